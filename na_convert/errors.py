@@ -1,0 +1,51 @@
+"""Every error a user can meet, each one line: where, why, what to do."""
+
+from __future__ import annotations
+
+
+class NaConvertError(Exception):
+    """Base of all errors that are the user's to read.
+
+    Attributes:
+        message: one line: what is wrong, and where.
+        node: the ONNX node or tensor it is about, or None.
+        remedy: what to do about it, or None.
+        exit_code: 2 for usage and unreadable input, 1 for what cannot be converted or verified.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, node: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.node = node
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(NaConvertError):
+    """An argument, option or file that cannot be used as it is."""
+
+    exit_code = 2
+
+
+class ModelError(UsageError):
+    """A model file that cannot be read, or that is no valid ONNX model."""
+
+
+class DataError(UsageError):
+    """Data that cannot be read, or that does not fit the model's inputs."""
+
+
+class NotConvertible(NaConvertError):
+    """A valid model that cannot become an SNN; `refused` names every offending node."""
+
+
+class CheckFailed(NaConvertError):
+    """A verification step whose figure breaks its limit; nothing is written."""
+
+
+class PassFailed(NaConvertError):
+    """A pass that left the graph invalid or changed its numbers: a defect of na-convert."""

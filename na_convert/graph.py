@@ -1,0 +1,203 @@
+"""ONNX protobufs to onnx-graphsurgeon graphs and back, without losing what graphsurgeon drops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import neurons
+from .errors import ModelError
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What graphsurgeon does not keep, to be written back by `export_graph`."""
+
+    ir_version: int
+    producer: str
+    model_doc: str
+    graph_doc: str
+    metadata: dict[str, str]
+    node_docs: dict[str, str] = field(default_factory=dict)
+    input_docs: dict[str, str] = field(default_factory=dict)
+
+    def with_metadata(self, extra: dict[str, str]) -> Carried:
+        return replace(self, metadata={**self.metadata, **extra})
+
+
+def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
+    """A graph for the passes, and what has to be carried past it.
+
+    Local functions other than ours must have been inlined before; ours stay nodes.
+    """
+    carried = Carried(
+        ir_version=model.ir_version,
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        model_doc=model.doc_string,
+        graph_doc=model.graph.doc_string,
+        metadata={p.key: p.value for p in model.metadata_props},
+        node_docs={
+            n.output[0]: n.doc_string for n in model.graph.node if n.doc_string and n.output
+        },
+        input_docs={
+            i.name: i.doc_string for i in [*model.graph.input, *model.graph.output] if i.doc_string
+        },
+    )
+    if model.functions:
+        stripped = onnx.ModelProto()
+        stripped.CopyFrom(model)
+        del stripped.functions[:]
+        model = stripped
+    graph = gs.import_onnx(model)
+    return graph, carried
+
+
+def export_graph(graph: gs.Graph, carried: Carried) -> onnx.ModelProto:
+    """The model of ``graph``, with our functions added and everything carried put back.
+
+    Raises ModelError where the graph's opset is below 17 and it holds nodes of our domain.
+    """
+    opset = int(graph.opset)
+    ours = [node.op for node in all_nodes(graph) if node.domain == neurons.DOMAIN]
+    if ours and opset < 17:
+        raise ModelError(f"opset {opset} is too old for spiking nodes; they need opset 17")
+    imports = {i.domain: i.version for i in graph.import_domains or [] if i.domain}
+    if ours:
+        imports[neurons.DOMAIN] = neurons.DOMAIN_VERSION
+    graph.import_domains = [onnx.helper.make_opsetid(d, v) for d, v in sorted(imports.items())]
+    model = gs.export_onnx(graph, do_type_check=False)
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
+    model.opset_import.extend(graph.import_domains)
+    model.functions.extend(neurons.functions_used(ours, opset))
+    model.ir_version = max(carried.ir_version, 8) if ours else max(carried.ir_version, 4)
+    model.doc_string = carried.model_doc
+    model.graph.doc_string = carried.graph_doc
+    onnx.helper.set_model_props(model, dict(sorted(carried.metadata.items())))
+    for node in model.graph.node:
+        if node.output and not node.doc_string:
+            node.doc_string = carried.node_docs.get(node.output[0], "")
+    for value in [*model.graph.input, *model.graph.output]:
+        value.doc_string = carried.input_docs.get(value.name, "")
+    return model
+
+
+# --- questions about a graph ----------------------------------------------------------------------
+
+
+def is_ours(node: gs.Node, *ops: str) -> bool:
+    """Whether ``node`` belongs to the domain na_convert (and is one of ``ops``, if given)."""
+    return node.domain == neurons.DOMAIN and (not ops or node.op in ops)
+
+
+def is_standard(node: gs.Node, *ops: str) -> bool:
+    """Whether ``node`` is one of ONNX's own operators ``ops``."""
+    return (node.domain or "") in STANDARD_DOMAINS and (not ops or node.op in ops)
+
+
+def producer(tensor: gs.Tensor) -> gs.Node | None:
+    """The node that computes ``tensor``; None for inputs and constants."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def is_constant(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant)
+
+
+def is_missing(tensor: gs.Tensor) -> bool:
+    """Whether an optional node input was left out (an empty name)."""
+    return bool(tensor.is_empty())
+
+
+def is_output(graph: gs.Graph, tensor: gs.Tensor) -> bool:
+    return any(tensor is output for output in graph.outputs)
+
+
+def sole_consumer(graph: gs.Graph, tensor: gs.Tensor) -> gs.Node | None:
+    """The one node that reads ``tensor``, once; None if others do or it is a graph output.
+
+    The one guard against rewriting a value that somebody else needs.
+    """
+    if is_output(graph, tensor) or len(tensor.outputs) != 1:
+        return None
+    return tensor.outputs[0]
+
+
+def tensors_by_name(graph: gs.Graph) -> dict[str, gs.Tensor]:
+    """Every tensor of the main graph by name (empty ones left out)."""
+    found: dict[str, gs.Tensor] = {t.name: t for t in [*graph.inputs, *graph.outputs]}
+    for node in graph.nodes:
+        for tensor in [*node.inputs, *node.outputs]:
+            if tensor.name:
+                found[tensor.name] = tensor
+    return found
+
+
+def all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
+    """The nodes of the graph and of its subgraphs."""
+    for node in graph.nodes:
+        yield node
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                yield from all_nodes(value)
+
+
+def op_counts(nodes: Iterable[gs.Node]) -> dict[str, int]:
+    return dict(sorted(Counter(node.op for node in nodes).items()))
+
+
+def label(node: gs.Node) -> str:
+    """The name under which messages speak of ``node``."""
+    return str(node.name or (node.outputs[0].name if node.outputs else node.op))
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+class Names:
+    """Fresh names for nodes and tensors of one graph."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self._taken = set(tensors_by_name(graph)) | {node.name for node in graph.nodes}
+
+    def fresh(self, base: str) -> str:
+        name, count = base, 1
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name
+
+
+def constant(name: str, values: NDArray[np.generic]) -> gs.Constant:
+    """A new initialiser; shared ones are never edited, new ones take their place."""
+    return gs.Constant(name, np.ascontiguousarray(values).reshape(np.shape(values)))
+
+
+def node(
+    op: str,
+    inputs: list[gs.Tensor],
+    outputs: list[gs.Tensor],
+    name: str,
+    attrs: dict[str, object] | None = None,
+    domain: str = "",
+) -> gs.Node:
+    return gs.Node(
+        op=op, name=name, attrs=dict(attrs or {}), inputs=inputs, outputs=outputs,
+        domain=domain or None,
+    )  # fmt: skip
+
+
+def rename(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
+    """Make every consumer of ``old``, and the graph's outputs, read ``new`` instead."""
+    for consumer in list(old.outputs):
+        consumer.inputs = [new if t is old else t for t in consumer.inputs]
+    graph.outputs = [new if t is old else t for t in graph.outputs]

@@ -1,0 +1,168 @@
+"""What the tool reports, as frozen dataclasses; field names are those of the JSON output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Something a pass could have changed and did not, with the reason."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that cannot be part of a spiking network."""
+
+    node: str
+    op: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did. `max_abs_error` is filled in by the pipeline's check (None: not checked)."""
+
+    name: str
+    changed: int
+    skipped: tuple[Skip, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    max_abs_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One layer of integrate-and-fire neurons and the activation it stands for.
+
+    Attributes:
+        name: of the IF node.
+        root: the ANN's tensor that the activation was a function of (its pre-activation).
+        output: the ANN's tensor that held the activation's value.
+        kind: "staircase", "clip" or "relu".
+        threshold: a neuron fires when its membrane reaches it; number, or list per channel.
+        amplitude: the value of one spike; number, or list per channel.
+        input_step, output_step: width and height of a stair (d and s); None for clip and relu.
+        levels: stairs above the lowest level (p); None for clip and relu.
+        lowest_level: the lowest level (lo), in output steps.
+        phase: phi in ``s * (lo + clip(floor(x / d + phi - lo), 0, p))``.
+        tie_rule: how the ANN rounds halves: "half_even", "half_up", "half_away", "floor", ...
+        constant_input: True where the current is the same at every time step.
+        shape: of one sample's layer, without the batch.
+    """
+
+    name: str
+    root: str
+    output: str
+    kind: str
+    threshold: float | list[float]
+    amplitude: float | list[float]
+    input_step: float | list[float] | None
+    output_step: float | list[float] | None
+    levels: int | None
+    lowest_level: float | list[float]
+    phase: float | list[float]
+    tie_rule: str
+    constant_input: bool
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One check of the ladder: a figure, its limit, and the limit that would have passed."""
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+    detail: str = ""
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class TimestepResult:
+    """Accuracy and agreement after T time steps; fractions from 0 to 1, None without labels."""
+
+    T: int
+    agreement: float
+    ann_accuracy: float | None
+    snn_accuracy: float | None
+    logit_rmse: float
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """How one neuron layer behaved at the default T; shares of its neurons from 0 to 1.
+
+    Attributes:
+        spike_rate: spikes per neuron and time step.
+        unevenness: share of neurons whose count differs from that of an even current of equal sum.
+        occasional: share of neurons that spike although the ANN's level is the lowest.
+        mean_error: mean of SNN minus ANN output, in amplitudes.
+        at_lowest, between, at_highest: shares of the ANN's elements by level, in the replay.
+        exercised: some element lay strictly between the lowest and the highest level.
+    """
+
+    name: str
+    spike_rate: float
+    unevenness: float
+    occasional: float
+    mean_error: float
+    at_lowest: float
+    between: float
+    at_highest: float
+    exercised: bool
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The ladder's outcome on `samples` samples of `data`."""
+
+    data: str
+    samples: int
+    fold_error: float | None
+    replay_mismatches: int
+    replay_ties: int
+    engine_differences: int
+    by_timestep: tuple[TimestepResult, ...]
+    layers: tuple[LayerResult, ...]
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    path: str
+    sha256: str
+    opset: int
+    producer: str
+    bytes: int = 0
+    nodes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OutputInfo:
+    path: str
+    bytes: int
+    sha256: str
+    nodes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `convert`, `inspect` and `check` return; None where a command does not produce it."""
+
+    model: ModelInfo
+    timesteps: int
+    form: str
+    neurons: tuple[Neuron, ...]
+    refused: tuple[Refusal, ...]
+    passes: tuple[PassReport, ...]
+    equivalence: Equivalence | None
+    output: OutputInfo | None
+    passed: bool
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0

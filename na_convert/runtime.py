@@ -1,0 +1,37 @@
+"""onnxruntime sessions: quiet, on the CPU, one place for their options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from .errors import ModelError
+
+Feeds = dict[str, NDArray[np.generic]]
+
+
+def session(model: onnx.ModelProto, *, threads: int = 0, optimise: bool = True):  # type: ignore[no-untyped-def]
+    """An InferenceSession for ``model``; raises ModelError where onnxruntime does not take it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # the overridable `timesteps` input would warn at each start
+    options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"onnxruntime does not run this graph ({first})") from error
+
+
+def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str] | None = None) -> Feeds:
+    """Run once; outputs by name (all of them by default)."""
+    runner = session(model)
+    names = list(outputs) if outputs is not None else [o.name for o in runner.get_outputs()]
+    return dict(zip(names, runner.run(names, feeds), strict=True))

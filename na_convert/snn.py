@@ -1,0 +1,81 @@
+"""The one internal description of an SNN; every form of file is a view of it.
+
+``Snn.graph`` says what happens in one time step, without a time axis. Nodes of the domain
+``na_convert`` with a single data input mark where time matters:
+
+* ``IF``, ``IFPerChannel`` and ``MaxPoolCounts`` keep state from step to step;
+* ``Encode`` stands where a tensor that is the same at every step enters the spiking region;
+* ``Decode`` stands where the mean over the steps leaves it.
+
+Everything before an ``Encode`` is computed once, everything after a ``Decode`` is the readout, and
+between them each operator is affine. In this description Encode and Decode are identities, so that
+the graph without state is the ANN with its activations replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import neurons
+from .graph import Carried, is_ours
+from .results import Neuron
+
+STATEFUL_OPS = (*neurons.NEURON_OPS, "MaxPoolCounts")
+
+
+@dataclass(frozen=True)
+class Snn:
+    """A spiking network: one time step (`graph`), its neuron layers in order, and a default T."""
+
+    graph: gs.Graph
+    neurons: tuple[Neuron, ...]
+    timesteps: int
+    carried: Carried
+
+
+@dataclass(frozen=True)
+class IFParameters:
+    """Of one neuron node; arrays are scalars or broadcast against one sample."""
+
+    threshold: NDArray[np.floating]
+    amplitude: NDArray[np.floating]
+    initial: float
+
+
+def neuron_nodes(graph: gs.Graph) -> list[gs.Node]:
+    """The neuron layers in the order of the graph."""
+    return [node for node in graph.nodes if is_ours(node, *neurons.NEURON_OPS)]
+
+
+def parameters(node: gs.Node) -> IFParameters:
+    """Threshold, amplitude and initial membrane of an ``IF`` or ``IFPerChannel`` node."""
+    initial = float(node.attrs["initial"])
+    if node.op == "IF":
+        threshold = np.float32(node.attrs["threshold"])
+        amplitude = np.float32(node.attrs["amplitude"])
+        return IFParameters(np.asarray(threshold), np.asarray(amplitude), initial)
+    threshold_tensor, amplitude_tensor = node.inputs[-2:]
+    return IFParameters(threshold_tensor.values, amplitude_tensor.values, initial)
+
+
+def metadata(snn: Snn, form: str, tool: str, source_sha256: str) -> dict[str, str]:
+    """The ``metadata_props`` that make a file an SNN again (`neurons_from`)."""
+    return {
+        "na_convert.version": tool,
+        "na_convert.form": form,
+        "na_convert.source_sha256": source_sha256,
+        "na_convert.timesteps": str(snn.timesteps),
+        "na_convert.tie_rule": "half_up",
+        "na_convert.neurons": json.dumps([asdict(n) for n in snn.neurons], sort_keys=True),
+    }
+
+
+def neurons_from(metadata_props: dict[str, str]) -> tuple[Neuron, ...]:
+    """The neuron layers stored by `metadata`."""
+    entries = json.loads(metadata_props["na_convert.neurons"])
+    return tuple(Neuron(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
