@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .results import Refusal, Result
+
 
 class NaConvertError(Exception):
     """Base of all errors that are the user's to read.
@@ -42,9 +47,34 @@ class DataError(UsageError):
 class NotConvertible(NaConvertError):
     """A valid model that cannot become an SNN; `refused` names every offending node."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        refused: tuple[Refusal, ...] = (),
+        node: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, node=node, remedy=remedy)
+        self.refused = refused
+
 
 class CheckFailed(NaConvertError):
-    """A verification step whose figure breaks its limit; nothing is written."""
+    """A verification step whose figure breaks its limit; nothing is written.
+
+    `result` holds everything measured up to then, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        result: Result | None = None,
+        node: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, node=node, remedy=remedy)
+        self.result = result
 
 
 class PassFailed(NaConvertError):

@@ -57,6 +57,7 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
         del stripped.functions[:]
         model = stripped
     graph = gs.import_onnx(model)
+    graph.opset = next(i.version for i in model.opset_import if i.domain in STANDARD_DOMAINS)
     return graph, carried
 
 
@@ -72,11 +73,11 @@ def export_graph(graph: gs.Graph, carried: Carried) -> onnx.ModelProto:
     imports = {i.domain: i.version for i in graph.import_domains or [] if i.domain}
     if ours:
         imports[neurons.DOMAIN] = neurons.DOMAIN_VERSION
-    graph.import_domains = [onnx.helper.make_opsetid(d, v) for d, v in sorted(imports.items())]
+    domains = [onnx.helper.make_opsetid(d, v) for d, v in [("", opset), *sorted(imports.items())]]
+    graph.import_domains = list(domains)
     model = gs.export_onnx(graph, do_type_check=False)
     del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", opset))
-    model.opset_import.extend(graph.import_domains)
+    model.opset_import.extend(domains)
     model.functions.extend(neurons.functions_used(ours, opset))
     model.ir_version = max(carried.ir_version, 8) if ours else max(carried.ir_version, 4)
     model.doc_string = carried.model_doc

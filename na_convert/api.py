@@ -1,0 +1,323 @@
+"""The Python API: `convert`, `inspect`, `check` and `simulate`. The command line is a layer on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from . import model_io, pipeline
+from .compare import verify
+from .data import InputSpec, Preprocessing, Samples, load_data, random_data
+from .errors import CheckFailed, ModelError, NotConvertible, UsageError
+from .forms.folded import FORM, TIMESTEPS, from_folded, to_folded
+from .graph import all_nodes, op_counts
+from .model_io import Loaded
+from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result
+
+if TYPE_CHECKING:
+    from .simulate import Simulation
+
+Data = str | Path | Mapping[str, NDArray[np.generic]]
+Progress = Callable[[str, float], None]
+
+RANDOM_SAMPLES = 16
+
+
+def convert(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    timesteps: int | None = None,
+    data: Data | None = None,
+    preprocessing: Preprocessing | None = None,
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Result:
+    """Convert the ANN in ``model`` to an SNN, verify it, and write it.
+
+    Args:
+        output: where to write; ``MODEL.snn.onnx`` beside the model by default.
+        timesteps: the file's default T; by default the largest number of levels, at most 16.
+        data: an ``.npz`` or a mapping: the network's inputs ``[N, ...]`` under their names (or
+            ``x``), optional ``labels`` [N]; seeded random input by default.
+        preprocessing: how uint8 images become floats; by default as the model's metadata says.
+        check: verify the conversion; without it nothing is compared.
+        progress: called with a step's name and the share done, 0 to 1.
+
+    Raises:
+        UsageError, ModelError, DataError: something given cannot be used (exit code 2).
+        NotConvertible: nodes that cannot spike, all of them in ``refused`` (exit code 1).
+        CheckFailed: a verification step broke its limit; nothing was written (exit code 1).
+    """
+    start = time.perf_counter()
+    tell = progress or _silent
+    source = Path(model)
+    target = Path(output) if output is not None else _default_output(source)
+    if target.resolve() == source.resolve():
+        raise UsageError(
+            f"{target}: the output would overwrite the model", remedy="choose another -o"
+        )
+    tell("reading", 0.0)
+    loaded = model_io.load(source)
+    samples = _samples(loaded, data, preprocessing)
+    tell("converting", 0.1)
+    converted = pipeline.convert(loaded, samples.feeds, timesteps, check=check)
+    if converted.snn is None:
+        raise NotConvertible(
+            f"{source}: {len(converted.refused)} node(s) cannot be part of a spiking network",
+            node=converted.refused[0].node,
+            remedy="see the table: each is named with the reason and what to do",
+            refused=converted.refused,
+        )
+    folded = to_folded(converted.snn)
+    onnx.checker.check_model(folded)
+    equivalence: Equivalence | None = None
+    if check:
+        tell("verifying", 0.3)
+        equivalence = verify(
+            converted.ann,
+            converted.staircase_ann,
+            converted.snn,
+            folded,
+            samples,
+            timesteps=_default_report(converted.snn.timesteps),
+            progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
+        )
+        equivalence = replace(equivalence, fold_error=converted.fold_error())
+    tell("writing", 0.97)
+    size, digest = model_io.save(folded, target)
+    tell("done", 1.0)
+    return Result(
+        model=_model_info(loaded),
+        timesteps=converted.snn.timesteps,
+        form=FORM,
+        neurons=converted.snn.neurons,
+        refused=(),
+        passes=converted.reports,
+        equivalence=equivalence,
+        output=OutputInfo(str(target), size, digest, op_counts(all_nodes(converted.snn.graph))),
+        passed=True,
+        notes=(*samples.notes, *converted.notes),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def inspect(model: str | Path, *, timesteps: int | None = None) -> Result:
+    """What `convert` would do with ``model``: neurons, passes and refusals; writes nothing.
+
+    Raises UsageError, ModelError (exit code 2); NotConvertible if there is no activation at all.
+    """
+    start = time.perf_counter()
+    loaded = model_io.load(Path(model))
+    samples = _samples(loaded, None, None)
+    converted = pipeline.convert(loaded, samples.feeds, timesteps, check=False)
+    snn = converted.snn
+    return Result(
+        model=_model_info(loaded),
+        timesteps=snn.timesteps if snn else 0,
+        form=FORM,
+        neurons=snn.neurons if snn else (),
+        refused=converted.refused,
+        passes=converted.reports,
+        equivalence=None,
+        output=None,
+        passed=snn is not None,
+        notes=converted.notes,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def check(
+    ann: str | Path,
+    snn: str | Path,
+    *,
+    data: Data,
+    timesteps: Sequence[int] = (),
+    preprocessing: Preprocessing | None = None,
+    min_agreement: float | None = None,
+    max_drop: float | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Compare the SNN file ``snn`` with the ANN it was made from, on ``data``.
+
+    The ANN is read anew; the SNN's own operators and neurons are replayed, as they stand in the
+    file. Limits (fractions, 0 to 1) hold at every T given, else at the file's default.
+
+    Raises CheckFailed, with the `result`, where the ladder or a limit breaks (exit code 1).
+    """
+    start = time.perf_counter()
+    tell = progress or _silent
+    _check_limits(min_agreement, max_drop, timesteps)
+    loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
+    network = from_folded(snn_file.model)
+    samples = _samples(loaded, data, preprocessing)
+    tell("converting", 0.1)
+    reference = pipeline.reference(loaded, samples.feeds)
+    tell("verifying", 0.3)
+    asked = tuple(timesteps) or (network.timesteps,)
+    equivalence = verify(
+        reference.ann,
+        reference.staircase_ann,
+        network,
+        snn_file.model,
+        samples,
+        timesteps=asked,
+        progress=lambda share: tell("verifying", 0.3 + 0.7 * share),
+    )
+    equivalence = replace(
+        equivalence,
+        fold_error=reference.fold_error(),
+        figures=(
+            *equivalence.figures,
+            *_limit_figures(equivalence, asked, min_agreement, max_drop),
+        ),
+    )
+    broken = [f for f in equivalence.figures if not f.passed]
+    result = Result(
+        model=_model_info(loaded),
+        timesteps=network.timesteps,
+        form=FORM,
+        neurons=network.neurons,
+        refused=(),
+        passes=reference.reports,
+        equivalence=equivalence,
+        output=None,
+        passed=not broken,
+        notes=samples.notes,
+        seconds=time.perf_counter() - start,
+    )
+    if broken:
+        raise CheckFailed(f"{snn}: {broken[0].detail}", node=broken[0].node, result=result)
+    return result
+
+
+def simulate(
+    snn: str | Path,
+    *,
+    data: Data,
+    timesteps: int | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Simulation:
+    """Run the SNN file ``snn`` on ``data`` for every T from 1 to ``timesteps`` (its default T)."""
+    from .simulate import simulate as run
+
+    loaded = model_io.load(Path(snn))
+    network = from_folded(loaded.model)
+    samples = _samples(loaded, data, preprocessing)
+    steps = network.timesteps if timesteps is None else timesteps
+    if steps < 1:
+        raise UsageError(f"T = {steps}: at least one time step is needed")
+    return run(loaded.model, samples.feeds, steps)
+
+
+def _samples(loaded: Loaded, data: Data | None, preprocessing: Preprocessing | None) -> Samples:
+    inputs = _input_specs(loaded.model)
+    if data is None:
+        return random_data(inputs, seed=0, count=RANDOM_SAMPLES)
+    metadata = {p.key: p.value for p in loaded.model.metadata_props}
+    return load_data(data, inputs, metadata, preprocessing)
+
+
+def _input_specs(model: onnx.ModelProto) -> list[InputSpec]:
+    """The network's inputs; the batch counts as free, since `normalise` frees it."""
+    weights = {i.name for i in model.graph.initializer}
+    specs = []
+    for value in model.graph.input:
+        if value.name in weights or value.name == TIMESTEPS:
+            continue
+        tensor = value.type.tensor_type
+        dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+        if not dims:
+            raise ModelError(
+                f"input {value.name!r} has no batch axis", node=value.name,
+                remedy="export with inputs of shape [N, ...]",
+            )  # fmt: skip
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        specs.append(InputSpec(value.name, (None, *dims[1:]), dtype))
+    return specs
+
+
+def _model_info(loaded: Loaded) -> ModelInfo:
+    model = loaded.model
+    opset = next((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), 0)
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return ModelInfo(
+        path=str(loaded.path),
+        sha256=loaded.sha256,
+        opset=opset,
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        bytes=loaded.bytes,
+        nodes=dict(sorted(counts.items())),
+    )
+
+
+def _default_output(source: Path) -> Path:
+    return source.with_name(f"{source.name.removesuffix('.onnx')}.snn.onnx")
+
+
+def _default_report(timesteps: int) -> tuple[int, ...]:
+    """The T that a conversion reports: 1, 2, 4, ... and the default itself."""
+    powers = [2**k for k in range(timesteps.bit_length()) if 2**k < timesteps]
+    return (*powers, timesteps)
+
+
+def _check_limits(
+    min_agreement: float | None, max_drop: float | None, timesteps: Sequence[int]
+) -> None:
+    for name, value in (("--min-agreement", min_agreement), ("--max-drop", max_drop)):
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{name} {value:g}: a fraction from 0 to 1 is needed")
+    for steps in timesteps:
+        if steps < 1:
+            raise UsageError(f"-T {steps}: at least one time step is needed")
+
+
+def _limit_figures(
+    equivalence: Equivalence,
+    asked: Sequence[int],
+    min_agreement: float | None,
+    max_drop: float | None,
+) -> list[Figure]:
+    figures = []
+    for row in equivalence.by_timestep:
+        if row.T not in asked:
+            continue
+        if min_agreement is not None:
+            figures.append(
+                Figure(
+                    f"agreement at T={row.T}",
+                    row.agreement,
+                    min_agreement,
+                    row.agreement >= min_agreement,
+                    f"agreement at T={row.T} is {row.agreement:.4f}, asked for at least "
+                    f"{min_agreement:g}",
+                )
+            )
+        if max_drop is None:
+            continue
+        if row.ann_accuracy is None or row.snn_accuracy is None:
+            raise UsageError("--max-drop needs labels", remedy="add `labels` to the data")
+        drop = row.ann_accuracy - row.snn_accuracy
+        figures.append(
+            Figure(
+                f"drop at T={row.T}",
+                drop,
+                max_drop,
+                drop <= max_drop,
+                f"accuracy drops by {drop:.4f} at T={row.T}, allowed is {max_drop:g}",
+            )  # fmt: skip
+        )
+    return figures
+
+
+def _silent(step: str, share: float) -> None:
+    """No progress display."""

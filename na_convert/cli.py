@@ -1,0 +1,344 @@
+"""The command ``na-convert``: arguments in, result on stdout, exit code out.
+
+Exit codes: 0 passed; 1 cannot be converted or verified; 2 usage or unreadable input; 130 stopped.
+What a command does is in `api`; heavy modules are imported inside the commands, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from . import __version__
+from .arguments import (
+    DefaultCommandGroup,
+    existing_file,
+    fraction,
+    numbers,
+    one_timestep,
+    several_timesteps,
+    writable_file,
+)
+from .errors import CheckFailed, NaConvertError, NotConvertible, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .data import Preprocessing
+    from .report import Command
+    from .results import Result
+
+Progress = Callable[[str, float], None]
+
+app = typer.Typer(
+    cls=DefaultCommandGroup,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Model = Annotated[Path, typer.Argument(help="the trained ANN, an ONNX file")]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", metavar="F", help="uint8 images: factor, for instance 1/255"),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="F,F,F", help="uint8 images: mean per channel, after --scale"),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="F,F,F", help="uint8 images: standard deviation per channel"),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="write the JSON object to a file as well"),
+]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of the summary")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print nothing but errors")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="add the passes; tracebacks with errors")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"na-convert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def group_options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Convert, inspect or check; a bare MODEL means convert."""
+
+
+@app.command("convert")
+def convert_command(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="default: MODEL.snn.onnx beside MODEL"),
+    ] = None,
+    timesteps: Annotated[
+        str | None,
+        typer.Option("-T", "--timesteps", metavar="N", help="default: the most levels, up to 16"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="NPZ", help="samples to verify on: inputs or x, labels"),
+    ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    report: Report = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="do not verify")] = False,
+) -> int:
+    """Convert the low-bit ANN in MODEL to a spiking network, and prove that they agree."""
+    steps = one_timestep(timesteps)
+    pixels = _preprocessing(scale, mean, std)
+    for given in (model, data):
+        existing_file(given)
+    writable_file(output, "-o", not_over=model)
+    writable_file(report, "--report", not_over=model)
+
+    def run(progress: Progress) -> Result:
+        from . import api
+
+        return api.convert(
+            model, output=output, timesteps=steps, data=data, preprocessing=pixels,
+            check=not no_check, progress=progress,
+        )  # fmt: skip
+
+    return _carry_out("convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@app.command("inspect")
+def inspect_command(
+    model: Model,
+    timesteps: Annotated[
+        str | None, typer.Option("-T", "--timesteps", metavar="N", help="as for convert")
+    ] = None,
+    report: Report = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Show what would be converted, and what cannot be; write nothing."""
+    steps = one_timestep(timesteps)
+    existing_file(model)
+    writable_file(report, "--report", not_over=model)
+
+    def run(progress: Progress) -> Result:
+        from . import api
+
+        return api.inspect(model, timesteps=steps)
+
+    return _carry_out("inspect", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@app.command("check")
+def check_command(
+    ann: Annotated[Path, typer.Argument(help="the ANN, an ONNX file")],
+    snn: Annotated[Path, typer.Argument(help="the SNN that was made from it")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="NPZ", help="samples: inputs or x, labels")
+    ],
+    timesteps: Annotated[
+        str | None,
+        typer.Option("-T", "--timesteps", metavar="N,N,...", help="default: the file's own T"),
+    ] = None,
+    min_agreement: Annotated[
+        str | None,
+        typer.Option("--min-agreement", metavar="F", help="least argmax agreement, 0 to 1"),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option("--max-drop", metavar="F", help="most ANN minus SNN accuracy, 0 to 1"),
+    ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    report: Report = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Compare an SNN file with its ANN; limits hold at every T given."""
+    steps = several_timesteps(timesteps)
+    least, most = fraction(min_agreement, "--min-agreement"), fraction(max_drop, "--max-drop")
+    pixels = _preprocessing(scale, mean, std)
+    for given in (ann, snn, data):
+        existing_file(given)
+        writable_file(report, "--report", not_over=given)
+
+    def run(progress: Progress) -> Result:
+        from . import api
+
+        return api.check(
+            ann, snn, data=data, timesteps=steps, preprocessing=pixels,
+            min_agreement=least, max_drop=most, progress=progress,
+        )  # fmt: skip
+
+    return _carry_out("check", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader went away, as in `na-convert ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of one run; every failure ends here, as one line."""
+    try:
+        result = typer.main.get_command(app).main(
+            arguments, prog_name="na-convert", standalone_mode=False
+        )
+    except KeyboardInterrupt:
+        return _fail(130, "stopped", arguments)
+    except BrokenPipeError:
+        raise
+    except NaConvertError as error:
+        return _fail(error.exit_code, str(error), arguments, error)
+    except TyperException as error:
+        message = error.format_message().rstrip(".")
+        hint = UsageError(message, remedy="see na-convert --help")
+        return _fail(2, str(hint) if message else "no command", arguments, hint)
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}"
+        remedy = "this is a defect of na-convert; please report it with the output of -v"
+        defect = NaConvertError(" ".join(text.split()), remedy=remedy)
+        defect.__cause__ = error
+        return _fail(1, str(defect), arguments, defect)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(
+    code: int, message: str, arguments: Sequence[str], error: NaConvertError | None = None
+) -> int:
+    if error is not None and _asked(arguments, "-v", "--verbose"):
+        traceback.print_exception(error)
+    if _asked(arguments, "--json"):
+        from .report import failure_json
+
+        command: Command = _command_of(arguments)
+        _print_json(failure_json(error or NaConvertError(message), command))
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _carry_out(
+    command: Command,
+    run: Callable[[Progress], Result],
+    report: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Run one command and show its result, the part measured before a failure included."""
+    from . import report as reports
+
+    console = _console()
+    try:
+        with _progress(show=not quiet) as progress:
+            result = run(progress)
+    except NaConvertError as error:
+        if report is not None:
+            _write_json(report, reports.failure_json(error, command))
+        partial = error.result if isinstance(error, CheckFailed) else None
+        if partial is not None and not (as_json or quiet):
+            reports.summary(partial, console, verbose=verbose)
+        if isinstance(error, NotConvertible) and error.refused and not quiet:
+            _console(stderr=True).print(reports.refusals(error.refused))
+        raise
+    entries = reports.to_json(result, command)
+    if report is not None:
+        _write_json(report, entries)
+    if as_json:
+        _print_json(entries)
+    elif not quiet:
+        reports.summary(result, console, verbose=verbose)
+        print(reports.headline(result))
+    return 0 if result.passed else 1
+
+
+def _preprocessing(scale: str | None, mean: str | None, std: str | None) -> Preprocessing | None:
+    given = [numbers(scale, "--scale"), numbers(mean, "--mean"), numbers(std, "--std")]
+    if given == [None, None, None]:
+        return None
+    from .data import Preprocessing
+
+    return Preprocessing(*given)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """At most 100 columns, and as many when the output is not a terminal."""
+    from rich.console import Console
+
+    from .report import WIDTH
+
+    console = Console(stderr=stderr, highlight=False)
+    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    return console
+
+
+@contextmanager
+def _progress(*, show: bool) -> Iterator[Progress]:
+    """A progress bar on stderr while the block runs; silent where stderr is no terminal."""
+    console = _console(stderr=True)
+    if not (show and console.is_terminal):
+        yield lambda step, share: None
+        return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda step, share: bar.update(task, description=step, completed=share)
+
+
+def _print_json(entries: dict[str, Any]) -> None:
+    print(json.dumps(entries, indent=2, allow_nan=False))
+
+
+def _write_json(path: Path, entries: dict[str, Any]) -> None:
+    from .model_io import write_atomically
+
+    write_atomically(path, (json.dumps(entries, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _asked(arguments: Sequence[str], *names: str) -> bool:
+    """Whether an option was given, for failures that come before the arguments are parsed."""
+    return any(name in arguments for name in names)
+
+
+def _command_of(arguments: Sequence[str]) -> Command:
+    for argument in arguments:
+        if argument == "inspect" or argument == "check":
+            return "inspect" if argument == "inspect" else "check"
+    return "convert"

@@ -1,0 +1,1 @@
+"""Views of the one SNN description (`na_convert.snn`): each module writes one form of file."""

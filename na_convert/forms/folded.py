@@ -1,0 +1,77 @@
+"""The folded form: time lies in the batch, ``[T * N, ...]``, time-major; T is an input.
+
+Readable in Netron (one node per neuron layer) and runnable for any T and N on stock onnxruntime.
+``timesteps`` is an initialiser that is also a graph input: a default that a caller may override.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from .. import neurons
+from ..errors import ModelError
+from ..graph import all_nodes, export_graph, import_graph, is_ours
+from ..shapes import annotate
+from ..snn import STATEFUL_OPS, Snn, neurons_from
+
+FORM = "folded"
+TIMESTEPS = "timesteps"
+TIMED_OPS = (*STATEFUL_OPS, "Encode", "Decode")
+
+
+def to_folded(snn: Snn) -> onnx.ModelProto:
+    """The model of ``snn``; its nodes and tensors have the names they have in ``snn.graph``.
+
+    Raises ModelError where the network already has a tensor called ``timesteps``.
+    """
+    graph = snn.graph.copy()
+    if TIMESTEPS in graph.tensors():
+        raise ModelError(
+            f"the network has a tensor called {TIMESTEPS!r}",
+            node=TIMESTEPS,
+            remedy="rename it in the export: the SNN needs that name",
+        )
+    timesteps = gs.Variable(TIMESTEPS, np.dtype(np.int64), [])
+    graph.inputs.append(timesteps)
+    for node in graph.nodes:
+        if is_ours(node, *TIMED_OPS):
+            node.inputs.insert(1, timesteps)
+    model = export_graph(graph, snn.carried)
+    default = onnx.numpy_helper.from_array(np.asarray(snn.timesteps, np.int64), TIMESTEPS)
+    model.graph.initializer.append(default)
+    _document(model, snn)
+    annotate(model)
+    return model
+
+
+def from_folded(model: onnx.ModelProto) -> Snn:
+    """The description behind a folded file; raises ModelError if it is none of ours."""
+    graph, carried = import_graph(model)
+    props = carried.metadata
+    if "na_convert.neurons" not in props or props.get("na_convert.form") != FORM:
+        raise ModelError(
+            "this is not an SNN written by na-convert (its metadata is missing)",
+            remedy="give the .snn.onnx file that na-convert wrote",
+        )
+    for node in all_nodes(graph):
+        if is_ours(node, *TIMED_OPS):
+            del node.inputs[1]
+    graph.inputs = [t for t in graph.inputs if t.name != TIMESTEPS]
+    graph.cleanup().toposort()
+    return Snn(graph, neurons_from(props), int(props["na_convert.timesteps"]), carried)
+
+
+def _document(model: onnx.ModelProto, snn: Snn) -> None:
+    """A line on each neuron node, for Netron: which activation it stands for."""
+    by_name = {neuron.name: neuron for neuron in snn.neurons}
+    for node in model.graph.node:
+        neuron = by_name.get(node.name) if node.domain == neurons.DOMAIN else None
+        if neuron is None:
+            continue
+        what = f"{neuron.levels} levels" if neuron.levels else neuron.kind
+        node.doc_string = (
+            f"Integrate-and-fire neurons for the activation {neuron.output!r} ({what}, "
+            f"tie rule {neuron.tie_rule}) of {neuron.root!r}."
+        )

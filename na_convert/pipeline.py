@@ -1,0 +1,155 @@
+"""From a loaded model to an SNN: runs the passes, and checks the graph after each, on numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from . import __version__, shapes
+from .compare import teacher_forced_error
+from .errors import NotConvertible, PassFailed, UsageError
+from .forms.folded import FORM
+from .graph import Carried, import_graph, label
+from .lift import prepare
+from .model_io import Loaded
+from .passes import ANN_PASSES, NORMALISE, Pass, to_spiking
+from .regions import AVERAGING_OPS, WEIGHTED_OPS, ancestors, descendants
+from .results import Neuron, PassReport, Refusal
+from .runtime import Feeds
+from .snn import Snn, metadata
+from .spec import check_graph, check_spiking
+
+PASS_LIMIT = 1e-4  # largest relative change of a tensor that a pass may make
+MAX_DEFAULT_TIMESTEPS = 16
+_CHECK_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Every stage that verification needs; `snn` is None where `refused` is not empty.
+
+    Attributes:
+        ann: the network as exported, after `normalise`.
+        staircase_ann: the same after the other passes: each activation one node.
+    """
+
+    ann: gs.Graph
+    staircase_ann: gs.Graph
+    snn: Snn | None
+    carried: Carried
+    reports: tuple[PassReport, ...]
+    refused: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+
+    def fold_error(self) -> float | None:
+        """Largest change that normalising and folding made; None where it was not checked."""
+        errors = [r.max_abs_error for r in self.reports[:2] if r.max_abs_error is not None]
+        return max(errors) if errors else None
+
+
+def convert(loaded: Loaded, feeds: Feeds, timesteps: int | None, *, check: bool) -> Converted:
+    """Run every pass on ``loaded``; with ``check``, compare numbers on rows of ``feeds``.
+
+    Raises PassFailed where a pass leaves the graph invalid or changes what it computes, and
+    NotConvertible where the model holds no activation at all.
+    """
+    found = reference(loaded, feeds, check=check)
+    graph, carried = found.staircase_ann.copy(), found.carried
+    refused = _merge_refusals(graph, found.reports)
+    chosen, _ = to_spiking.choose_neurons(graph)
+    if not chosen and not refused:
+        raise NotConvertible(
+            f"{loaded.path}: no quantised or clipped activation found, nothing to turn into neurons",
+            remedy="export the network with its activation quantisers (or ReLU6/clip) in place",
+        )
+    names = [a.outputs[0].name for a in chosen]
+    spiking = to_spiking.run(graph, shapes.observed(graph, carried, feeds, names))
+    known = {r.node for r in refused}
+    refused += tuple(r for r in spiking.report.refused if r.node not in known)
+    found = replace(found, reports=(*found.reports, spiking.report), refused=refused)
+    if refused:
+        return found
+    check_graph(graph, "to_spiking")
+    check_spiking(graph, "to_spiking")
+    steps, note = _timesteps(spiking.neurons, timesteps)
+    snn = Snn(graph, spiking.neurons, steps, carried)
+    described = metadata(snn, FORM, __version__, loaded.sha256)
+    snn = replace(snn, carried=carried.with_metadata(described))
+    return replace(found, snn=snn, notes=(*found.notes, *note))
+
+
+def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
+    """The ANN's side alone: the passes up to where each activation is one node."""
+    model, notes = prepare(loaded.model)
+    graph, carried = import_graph(model)
+    rows = {name: values[:_CHECK_ROWS] for name, values in feeds.items()} if check else None
+    reports = [_run(NORMALISE, graph, carried, rows)]
+    ann = graph.copy()
+    for each in ANN_PASSES:
+        reports.append(_run(each, graph, carried, rows))
+    return Converted(ann, graph, None, carried, tuple(reports), (), notes)
+
+
+def _run(each: Pass, graph: gs.Graph, carried: Carried, rows: Feeds | None) -> PassReport:
+    before = graph.copy()
+    report = each(graph)
+    check_graph(graph, report.name)
+    if rows is None or report.refused or not report.changed:
+        return report
+    absolute, relative, where = teacher_forced_error(before, graph, carried, _fitting(before, rows))
+    if not relative <= PASS_LIMIT:
+        raise PassFailed(
+            f"pass {report.name} changed {where!r} by {relative:.2g} relative "
+            f"(limit {PASS_LIMIT:g}; {relative:.2g} would have passed)",
+            node=where,
+            remedy="this is a defect of na-convert: please report it with the model",
+        )
+    return replace(report, max_abs_error=absolute)
+
+
+def _fitting(graph: gs.Graph, rows: Feeds) -> Feeds:
+    """As many rows as the graph's batch takes, where it is fixed."""
+    sizes = {t.name: t.shape[0] for t in graph.inputs if t.shape and isinstance(t.shape[0], int)}
+    return {k: np.resize(v, (sizes[k], *v.shape[1:])) if k in sizes else v for k, v in rows.items()}
+
+
+def _merge_refusals(graph: gs.Graph, reports: tuple[PassReport, ...]) -> tuple[Refusal, ...]:
+    """Refusals of earlier passes that stand where neurons would: between weights and weights.
+
+    Before the first weights and after the last a nonlinear function stays analog and does no harm.
+    """
+    nodes = {label(node): node for node in graph.nodes}
+    weighted = [n for n in graph.nodes if n.op in WEIGHTED_OPS]
+    summing = [n for n in graph.nodes if n.op in (*WEIGHTED_OPS, *AVERAGING_OPS)]
+    after, before = descendants(graph, weighted), ancestors(graph, summing)
+    refused = []
+    for refusal in (r for report in reports for r in report.refused):
+        node = nodes.get(refusal.node)
+        if node is None or (id(node) in after and id(node) in before) or node.op in _ALWAYS:
+            refused.append(refusal)
+    return tuple(refused)
+
+
+# Refused wherever they stand: they make the network itself random, or different from its training.
+_ALWAYS = ("BatchNormalization", "Dropout", "RandomUniformLike", "RandomNormalLike")
+
+
+def _timesteps(neurons: tuple[Neuron, ...], asked: int | None) -> tuple[int, tuple[str, ...]]:
+    """The number of time steps: as asked, else the largest number of levels, at most 16."""
+    if asked is not None:
+        if asked < 1:
+            raise UsageError(f"-T {asked}: at least one time step is needed")
+        return asked, ()
+    levels = [n.levels for n in neurons if n.levels]
+    if not levels:
+        return MAX_DEFAULT_TIMESTEPS, (
+            f"no activation has levels, so T = {MAX_DEFAULT_TIMESTEPS} was chosen; set it with -T",
+        )
+    if max(levels) > MAX_DEFAULT_TIMESTEPS:
+        return MAX_DEFAULT_TIMESTEPS, (
+            f"activations have up to {max(levels)} levels; T was capped at "
+            f"{MAX_DEFAULT_TIMESTEPS}; set it with -T",
+        )
+    return max(levels), ()

@@ -1,0 +1,78 @@
+"""Where time matters: which nodes run once, which at every time step, which on the time-mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_graphsurgeon as gs
+
+from .graph import is_ours, is_standard
+
+# Inputs by position that carry data; the others of these operators are sizes, axes and the like.
+_DATA_INPUTS = {
+    "Expand": (0,),
+    "Gather": (0,),
+    "Pad": (0,),
+    "ReduceMean": (0,),
+    "ReduceSum": (0,),
+    "Reshape": (0,),
+    "Resize": (0,),
+    "Slice": (0,),
+    "Split": (0,),
+    "Squeeze": (0,),
+    "Tile": (0,),
+    "Unsqueeze": (0,),
+    "Upsample": (0,),
+}
+
+WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+AVERAGING_OPS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
+
+NodeIds = set[int]
+
+
+def data_inputs(node: gs.Node) -> list[gs.Tensor]:
+    """The tensors that ``node`` computes with, constants included; sizes and axes left out."""
+    positions = _DATA_INPUTS.get(node.op) if is_standard(node) else None
+    if positions is not None:
+        return [node.inputs[i] for i in positions if i < len(node.inputs)]
+    if is_standard(node, "Shape", "Size"):
+        return []
+    if is_ours(node, "Staircase", "Ramp", "IFPerChannel"):
+        return [node.inputs[0]]
+    return [t for t in node.inputs if not t.is_empty()]
+
+
+def descendants(graph: gs.Graph, sources: Collection[gs.Node]) -> NodeIds:
+    """Ids of the nodes that data of ``sources`` flows into (sources excluded unless on a path).
+
+    Requires the graph's nodes in topological order.
+    """
+    origin = {id(node) for node in sources}
+    reached: NodeIds = set()
+    for node in graph.nodes:
+        parents = (t.inputs[0] for t in data_inputs(node) if t.inputs)
+        if any(id(p) in reached or id(p) in origin for p in parents):
+            reached.add(id(node))
+    return reached
+
+
+def ancestors(graph: gs.Graph, sinks: Collection[gs.Node]) -> NodeIds:
+    """Ids of the nodes whose data flows into ``sinks`` (sinks excluded unless on a path)."""
+    target = {id(node) for node in sinks}
+    reached: NodeIds = set()
+    for node in reversed(graph.nodes):
+        if id(node) not in target and id(node) not in reached:
+            continue
+        for tensor in data_inputs(node):
+            if tensor.inputs:
+                reached.add(id(tensor.inputs[0]))
+    return reached
+
+
+def spiking_nodes(graph: gs.Graph, neurons: Collection[gs.Node]) -> list[gs.Node]:
+    """Nodes that run at every time step: after some neuron and before another; neurons too."""
+    after = descendants(graph, neurons)
+    before = ancestors(graph, neurons)
+    chosen = {id(node) for node in neurons}
+    return [n for n in graph.nodes if id(n) in chosen or (id(n) in after and id(n) in before)]

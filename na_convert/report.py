@@ -1,0 +1,352 @@
+"""Results as a summary for people and as JSON (``docs/result.schema.json``) for machines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from . import __version__
+from .errors import CheckFailed, NaConvertError, NotConvertible
+from .results import Equivalence, Figure, LayerResult, Neuron, PassReport, Refusal, Result
+
+Command = Literal["convert", "inspect", "check"]
+
+WIDTH = 100
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
+    """The JSON object that ``command`` prints; its schema is ``docs/result.schema.json``.
+
+    ``inspect`` leaves out ``equivalence`` and ``output``; ``check`` prints these figures alone:
+    ``tool``, ``equivalence`` and ``passed``. Numbers that are not finite become null.
+    """
+    model = result.model
+    entries: dict[str, Any] = {
+        "tool": f"na-convert {__version__}",
+        "model": {
+            "path": model.path,
+            "sha256": model.sha256,
+            "opset": model.opset,
+            "producer": model.producer,
+        },
+        "timesteps": result.timesteps,
+        "form": result.form,
+        "neurons": [_neuron_json(neuron) for neuron in result.neurons],
+        "refused": [asdict(refusal) for refusal in result.refused],
+        "passes": [_pass_json(report) for report in result.passes],
+        "equivalence": result.equivalence and _equivalence_json(result.equivalence),
+        "output": result.output and _only(asdict(result.output), "path", "bytes", "sha256"),
+        "passed": result.passed,
+    }
+    if command == "inspect":
+        del entries["equivalence"], entries["output"]
+    if command == "check":
+        entries = _only(entries, "tool", "equivalence", "passed")
+    finite: dict[str, Any] = _finite(entries)
+    return finite
+
+
+def failure_json(error: Exception, command: Command = "convert") -> dict[str, Any]:
+    """The JSON object of a failed run, with whatever was measured before it failed."""
+    entries: dict[str, Any] = {}
+    if isinstance(error, CheckFailed) and error.result is not None:
+        entries = to_json(error.result, command)
+    known = isinstance(error, NaConvertError)
+    entries["passed"] = False
+    entries["error"] = {
+        "message": error.message if known else one_line(error),
+        "node": error.node if known else None,
+        "remedy": error.remedy if known else None,
+    }
+    refused = error.refused if isinstance(error, NotConvertible) else ()
+    if refused or "refused" not in entries:
+        entries["refused"] = [asdict(refusal) for refusal in refused]
+    return entries
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, on a single line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _neuron_json(neuron: Neuron) -> dict[str, Any]:
+    names = "name root kind threshold amplitude input_step output_step levels lowest_level phase"
+    return _only(asdict(neuron), *names.split(), "tie_rule", "constant_input", "shape")
+
+
+def _pass_json(report: PassReport) -> dict[str, Any]:
+    return _only(asdict(report), "name", "changed", "skipped", "max_abs_error")
+
+
+def _equivalence_json(found: Equivalence) -> dict[str, Any]:
+    layer = ("name", "spike_rate", "unevenness", "occasional", "mean_error", "exercised")
+    names = "data samples fold_error replay_mismatches replay_ties engine_differences"
+    return {
+        **_only(asdict(found), *names.split()),
+        "by_timestep": [asdict(entry) for entry in found.by_timestep],
+        "layers": [_only(asdict(entry), *layer) for entry in found.layers],
+    }
+
+
+def _only(entries: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: entries[name] for name in names}
+
+
+def _finite(value: Any) -> Any:
+    """``value`` without NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
+    """Print ``result``: before and after, layers, the ladder of checks, accuracy, notes."""
+    if result.equivalence is None or result.neurons:
+        console.print(_before_after(result))
+    if result.neurons:
+        layers = result.equivalence.layers if result.equivalence else ()
+        console.print(_layers(result.neurons, layers))
+    if result.refused:
+        console.print(refusals(result.refused))
+    if verbose and result.passes:
+        console.print(_passes(result.passes))
+    if result.equivalence is not None:
+        if result.equivalence.figures:
+            console.print(_ladder(result.equivalence.figures))
+        console.print(_by_timestep(result.equivalence))
+    for note in _notes(result, verbose):
+        console.print(Text(f"note: {note}", style="dim"))
+
+
+def headline(result: Result) -> str:
+    """The outcome in one line of plain text."""
+    neurons = f"{len(result.neurons)} neuron layers, T = {result.timesteps}"
+    outcome = "passed" if result.passed else "FAILED"
+    if result.output is not None:
+        checked = f"all checks {outcome}" if result.equivalence else "not checked"
+        return f"{result.output.path}: {neurons}, {checked}"
+    return f"{result.model.path}: {neurons}, {outcome}"
+
+
+def refusals(refused: Sequence[Refusal]) -> Table:
+    """One table of every node that cannot spike."""
+    table = _table("Cannot spike")
+    table.add_column("node", overflow="fold", ratio=3)
+    table.add_column("op", overflow="fold", ratio=2)
+    table.add_column("why", overflow="fold", ratio=4)
+    table.add_column("what to do", overflow="fold", ratio=4)
+    for entry in refused:
+        table.add_row(Text(entry.node), Text(entry.op), Text(entry.reason), Text(entry.remedy))
+    return table
+
+
+def _before_after(result: Result) -> Table:
+    source, output = result.model, result.output
+    table = _table(None)
+    table.add_column("", style="bold", no_wrap=True)
+    table.add_column("ANN", ratio=1, overflow="fold")
+    table.add_column("SNN", ratio=1, overflow="fold")
+    rows = [
+        ("file", Path(source.path).name, Path(output.path).name if output else ""),
+        ("size", _bytes(source.bytes), _bytes(output.bytes) if output else ""),
+        ("nodes", _ops(source.nodes), _ops(output.nodes) if output else ""),
+        ("activations", _activations(result.neurons), _population(result.neurons)),
+        ("levels", _levels(result.neurons), ""),
+        ("thresholds", "", _range(_flat(n.threshold for n in result.neurons))),
+        ("time steps", "1", str(result.timesteps)),
+        ("converted in", "", f"{result.seconds:.1f} s" if result.seconds else ""),
+    ]
+    for name, before, after in rows:
+        if before or after:
+            table.add_row(name, Text(before), Text(after))
+    return table
+
+
+def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table:
+    by_name = {layer.name: layer for layer in measured}
+    table = _table("Neuron layers")
+    table.add_column("layer", ratio=1, no_wrap=True)
+    table.add_column("shape", no_wrap=True)
+    for name in ("threshold", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if measured:
+        for name in ("spike rate", "uneven", "occasional"):
+            table.add_column(name, justify="right", no_wrap=True)
+    for neuron in neurons:
+        row = [
+            Text(_shorten(neuron.name, 40)),
+            Text(" x ".join(str(size) for size in neuron.shape)),
+            Text(_range(_flat([neuron.threshold]))),
+            Text("-" if neuron.levels is None else str(neuron.levels)),
+        ]
+        if measured:
+            row += [Text(cell) for cell in _measured(by_name.get(neuron.name))]
+        table.add_row(*row)
+    return table
+
+
+def _measured(layer: LayerResult | None) -> tuple[str, str, str]:
+    if layer is None:
+        return ("-", "-", "-")
+    unexercised = "" if layer.exercised else " *"
+    return (
+        f"{layer.spike_rate:.3f}{unexercised}",
+        _percent(layer.unevenness),
+        _percent(layer.occasional),
+    )
+
+
+def _ladder(figures: Sequence[Figure]) -> Table:
+    table = _table("Checks")
+    table.add_column("")
+    table.add_column("check", ratio=3, overflow="fold")
+    table.add_column("figure", justify="right", no_wrap=True)
+    table.add_column("limit", justify="right", no_wrap=True)
+    if not all(figure.passed for figure in figures):
+        table.add_column("would pass at", justify="right", no_wrap=True)
+    table.add_column("", ratio=4, overflow="fold", style="dim")
+    for figure in figures:
+        mark = Text("pass", style="green") if figure.passed else Text("FAIL", style="bold red")
+        row = [mark, Text(figure.name), Text(_number(figure.value)), Text(_number(figure.limit))]
+        if len(table.columns) > len(row) + 1:
+            row.append(Text("" if figure.passed else _passing_limit(figure)))
+        where = f"{figure.node}: " if figure.node else ""
+        table.add_row(*row, Text(where + figure.detail))
+    return table
+
+
+def _by_timestep(found: Equivalence) -> Table:
+    table = _table(f"{found.samples} samples of {found.data}")
+    table.add_column("T", justify="right")
+    labelled = any(entry.ann_accuracy is not None for entry in found.by_timestep)
+    if labelled:
+        for name in ("ANN accuracy", "SNN accuracy", "drop"):
+            table.add_column(name, justify="right", no_wrap=True)
+    for name in ("agreement", "logit RMSE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in found.by_timestep:
+        row = [str(entry.T)]
+        if labelled:
+            row += _accuracies(entry.ann_accuracy, entry.snn_accuracy)
+        table.add_row(*row, _percent(entry.agreement), _number(entry.logit_rmse))
+    return table
+
+
+def _accuracies(ann: float | None, snn: float | None) -> tuple[str, str, str]:
+    if ann is None or snn is None:
+        return ("-", "-", "-")
+    return (_percent(ann), _percent(snn), _percent(ann - snn))
+
+
+def _passes(passes: Sequence[PassReport]) -> Table:
+    table = _table("Passes")
+    table.add_column("pass", no_wrap=True)
+    table.add_column("changed", justify="right")
+    table.add_column("max error", justify="right", no_wrap=True)
+    table.add_column("skipped", ratio=1, overflow="fold")
+    for report in passes:
+        error = "-" if report.max_abs_error is None else _number(report.max_abs_error)
+        skipped = "\n".join(f"{skip.node}: {skip.reason}" for skip in report.skipped)
+        table.add_row(Text(report.name), str(report.changed), error, Text(skipped))
+    return table
+
+
+def _notes(result: Result, verbose: bool) -> list[str]:
+    notes = list(result.notes)
+    if result.equivalence and not all(layer.exercised for layer in result.equivalence.layers):
+        notes.append("* no element lay between the lowest and the highest level: not exercised")
+    if verbose:
+        notes += [f"{report.name}: {note}" for report in result.passes for note in report.notes]
+    return list(dict.fromkeys(notes))
+
+
+def _table(title: str | None) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        expand=True, pad_edge=False, padding=(0, 1),
+    )  # fmt: skip
+
+
+# --- figures as text ------------------------------------------------------------------------------
+
+
+def _passing_limit(figure: Figure) -> str:
+    """The tightest limit of three digits under which a failed ``figure`` would have passed."""
+    if not figure.value or not math.isfinite(figure.value):
+        return _number(figure.value)
+    unit = 10.0 ** (math.floor(math.log10(abs(figure.value))) - 2)
+    outward = math.ceil if figure.value > figure.limit else math.floor
+    return _number(outward(figure.value / unit) * unit)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.3g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes" if count else ""
+
+
+def _ops(counts: dict[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{count} {op}" for op, count in ordered)
+
+
+def _activations(neurons: Sequence[Neuron]) -> str:
+    kinds = [neuron.kind for neuron in neurons]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+
+
+def _population(neurons: Sequence[Neuron]) -> str:
+    count = sum(math.prod(neuron.shape) for neuron in neurons)
+    return f"{count:,} neurons in {len(neurons)} layers" if neurons else ""
+
+
+def _levels(neurons: Sequence[Neuron]) -> str:
+    found = sorted({neuron.levels for neuron in neurons if neuron.levels is not None})
+    return f"p = {', '.join(str(levels) for levels in found)}" if found else ""
+
+
+def _flat(values: Iterable[float | list[float]]) -> list[float]:
+    return [v for value in values for v in (value if isinstance(value, list) else [value])]
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    low, high = _figures(min(values)), _figures(max(values))
+    return low if low == high else f"{low} .. {high}"
+
+
+def _figures(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _shorten(name: str, width: int) -> str:
+    """The end of a long name: node names differ there, not at their beginning."""
+    return name if len(name) <= width else "…" + name[1 - width :]

@@ -1,0 +1,21 @@
+"""The rewriting steps, in order. Each is a module with ``run(graph) -> PassReport``.
+
+``to_spiking`` comes last and also returns the neuron layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_graphsurgeon as gs
+
+from na_convert.results import PassReport
+
+from . import find_activations, fold_batchnorm, normalise, reorder_maxpool, to_spiking
+
+Pass = Callable[[gs.Graph], PassReport]
+
+NORMALISE: Pass = normalise.run
+ANN_PASSES: tuple[Pass, ...] = (fold_batchnorm.run, find_activations.run, reorder_maxpool.run)
+
+__all__ = ["ANN_PASSES", "NORMALISE", "Pass", "to_spiking"]

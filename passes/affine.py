@@ -1,0 +1,223 @@
+"""Which operators may stand between neurons: those that are affine in their spiking inputs.
+
+Time is folded into the batch, so an operator must also leave axis 0 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from na_convert.graph import is_constant, is_ours, is_standard
+
+REDUCTION_REMEDY = "train the network without it, or move it behind the last activation"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a node cannot work on spikes, and what to do."""
+
+    reason: str
+    remedy: str
+
+
+def obstacle(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    """None if ``node`` may stand between neurons; ``spiking`` says which inputs carry spikes."""
+    if is_ours(node):
+        return None if node.op == "MaxPoolCounts" else _unknown(node)
+    rule = _RULES.get(node.op) if is_standard(node) else None
+    return rule(node, spiking) if rule else _unknown(node)
+
+
+def supported_operators() -> list[str]:
+    """Names of the standard operators that may stand between neurons."""
+    return sorted(_RULES)
+
+
+def pool_attributes(node: gs.Node) -> dict[str, object]:
+    """The attributes of a MaxPool, every default written out; auto_pad must be NOTSET or VALID."""
+    kernel = list(node.attrs["kernel_shape"])
+    rank = len(kernel)
+    return {
+        "kernel_shape": kernel,
+        "strides": list(node.attrs.get("strides") or [1] * rank),
+        "pads": list(node.attrs.get("pads") or [0] * 2 * rank),
+        "dilations": list(node.attrs.get("dilations") or [1] * rank),
+        "ceil_mode": int(node.attrs.get("ceil_mode", 0)),
+    }
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+Rule = Callable[[gs.Node, Sequence[bool]], Obstacle | None]
+
+
+def _unknown(node: gs.Node) -> Obstacle:
+    known = _NONLINEAR.get(node.op)
+    if known:
+        return Obstacle(known, REDUCTION_REMEDY)
+    domain = f" (domain {node.domain})" if node.domain else ""
+    return Obstacle(
+        f"{node.op}{domain} is not known to be affine in its input, as a sum of spikes needs",
+        REDUCTION_REMEDY,
+    )
+
+
+def _any(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    return None
+
+
+def _one_factor(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    """A product may have one spiking factor."""
+    if sum(spiking[:2]) > 1:
+        what = "attention" if node.op == "MatMul" else "gating"
+        return Obstacle(
+            f"multiplies two spiking tensors ({what}): a product of means is no mean of products",
+            REDUCTION_REMEDY,
+        )
+    return None
+
+
+def _numerator(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    if spiking[1]:
+        return Obstacle("divides by a spiking tensor", REDUCTION_REMEDY)
+    return None
+
+
+def _constant_weights(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    if any(spiking[1:]):
+        return Obstacle("its weights depend on spikes", REDUCTION_REMEDY)
+    return None
+
+
+def _not_batch(axes: Callable[[gs.Node], Sequence[int] | None]) -> Rule:
+    """The named axes must not include the batch (axis 0); None: unknown, which is refused too."""
+
+    def rule(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+        touched = axes(node)
+        if touched is None:
+            return Obstacle(
+                "its axes are computed at run time, so that it may touch the batch axis",
+                "export with constant axes",
+            )
+        if 0 in touched:
+            return Obstacle(
+                "works along the batch axis, into which the time steps are folded",
+                "keep samples independent of each other",
+            )
+        return None
+
+    return rule
+
+
+def _transposed_batch(node: gs.Node) -> Sequence[int] | None:
+    order = node.attrs.get("perm")
+    return [1] if order and order[0] == 0 else [0]
+
+
+def _attribute_or_input(attribute: str, position: int) -> Callable[[gs.Node], Sequence[int] | None]:
+    def axes(node: gs.Node) -> Sequence[int] | None:
+        if attribute in node.attrs:
+            value = node.attrs[attribute]
+            return list(value) if isinstance(value, (list, tuple)) else [int(value)]
+        if len(node.inputs) > position and not node.inputs[position].is_empty():
+            tensor = node.inputs[position]
+            return np.asarray(tensor.values).ravel().tolist() if is_constant(tensor) else None
+        return [0]  # no axes given means all of them
+
+    return axes
+
+
+def _default_axis(default: int) -> Callable[[gs.Node], Sequence[int] | None]:
+    return lambda node: [int(node.attrs.get("axis", default))]
+
+
+def _slice_axes(node: gs.Node) -> Sequence[int] | None:
+    if len(node.inputs) > 3 and not node.inputs[3].is_empty():
+        tensor = node.inputs[3]
+        return np.asarray(tensor.values).ravel().tolist() if is_constant(tensor) else None
+    starts = node.inputs[1]
+    return list(range(len(starts.values))) if is_constant(starts) else None
+
+
+def _flatten_axes(node: gs.Node) -> Sequence[int] | None:
+    return [int(node.attrs.get("axis", 1))]
+
+
+def _batch_kept(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    """Reshape targets must start with the free batch (-1 or 0); `normalise` sees to that."""
+    shape = node.inputs[1]
+    if is_constant(shape) and (len(shape.values) == 0 or int(shape.values[0]) not in (-1, 0)):
+        return Obstacle(
+            f"reshapes to {shape.values.tolist()}, which fixes the batch",
+            "export with a dynamic batch size",
+        )
+    return None
+
+
+def _max_pool(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return Obstacle("auto_pad depends on the image size", "export with explicit pads")
+    if len(node.outputs) > 1 and node.outputs[1].outputs:
+        return Obstacle("the indices of its maxima are used", REDUCTION_REMEDY)
+    return None
+
+
+def _inference_only(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    if int(node.attrs.get("training_mode", 0)):
+        return Obstacle("computes batch statistics (training mode)", "export in eval mode")
+    return _constant_weights(node, spiking)
+
+
+_NONLINEAR = {
+    "Softmax": "a softmax is not affine, so it cannot work on single spikes",
+    "LayerNormalization": "divides by statistics of the spikes themselves",
+    "InstanceNormalization": "divides by statistics of the spikes themselves",
+    "GroupNormalization": "divides by statistics of the spikes themselves",
+    "LSTM": "a recurrent layer has a time axis of its own",
+    "GRU": "a recurrent layer has a time axis of its own",
+    "RNN": "a recurrent layer has a time axis of its own",
+    "If": "control flow that depends on data",
+    "Loop": "control flow that depends on data",
+    "Scan": "control flow that depends on data",
+    "GlobalMaxPool": "a maximum over the whole image is not affine",
+    "ReduceMax": "a maximum is not affine",
+}
+
+_RULES: dict[str, Rule] = {
+    "Add": _any,
+    "AveragePool": _any,
+    "BatchNormalization": _inference_only,
+    "Concat": _not_batch(_default_axis(0)),
+    "Conv": _constant_weights,
+    "ConvTranspose": _constant_weights,
+    "DepthToSpace": _any,
+    "Div": _numerator,
+    "Flatten": _not_batch(_flatten_axes),
+    "Gather": _not_batch(_default_axis(0)),
+    "Gemm": _one_factor,
+    "GlobalAveragePool": _any,
+    "Identity": _any,
+    "MatMul": _one_factor,
+    "MaxPool": _max_pool,
+    "Mean": _any,
+    "Mul": _one_factor,
+    "Neg": _any,
+    "Pad": _any,
+    "ReduceMean": _not_batch(_attribute_or_input("axes", 1)),
+    "ReduceSum": _not_batch(_attribute_or_input("axes", 1)),
+    "Reshape": _batch_kept,
+    "Resize": _any,
+    "Slice": _not_batch(_slice_axes),
+    "SpaceToDepth": _any,
+    "Split": _not_batch(_default_axis(0)),
+    "Squeeze": _not_batch(_attribute_or_input("axes", 1)),
+    "Sub": _any,
+    "Sum": _any,
+    "Transpose": _not_batch(_transposed_batch),
+    "Unsqueeze": _not_batch(_attribute_or_input("axes", 1)),
+    "Upsample": _any,
+}

@@ -1,0 +1,149 @@
+"""Constant subgraphs become constants: evaluated once here instead of in every run.
+
+Cases, each with its test:
+
+* ``Constant`` nodes in every spelling (value, value_float, value_ints, ...)
+* ``Identity`` of an initialiser: its consumers read the initialiser itself
+* constant arithmetic, ``Cast``, ``CastLike``, ``Reshape``, ``Expand`` of constants
+* ``CastLike`` of a constant towards a computed tensor of known type
+* weight quantisers: LSQ subgraphs, DequantizeLinear(QuantizeLinear(weight)), QONNX quantisers
+* ``If`` with a constant condition: the branch that is taken is inlined
+* left alone: random nodes, nodes that feed a graph output directly, results that would be large
+  (more than a million elements and four times their inputs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from na_convert.errors import ModelError
+from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, label, rename
+from na_convert.results import Skip
+
+from .single_node import Array, evaluate_node
+from .strip_noise import RANDOM_OPS
+
+LARGE = 1 << 20  # elements
+_GROWTH = 4
+_GROWING = ("Expand", "Tile", "ConstantOfShape", "Range")
+
+
+def fold_constants(graph: gs.Graph) -> tuple[int, tuple[Skip, ...]]:
+    """Fold what is constant; returns how many nodes went, and what could not be evaluated."""
+    changed, skipped = 0, []
+    graph.toposort()
+    for node in list(graph.nodes):
+        if is_standard(node, "If"):
+            changed += _inline_branch(graph, node)
+        elif is_standard(node, "CastLike"):
+            _as_cast(node)
+        if not _foldable(graph, node):
+            continue
+        if is_standard(node, "Identity"):
+            rename(graph, node.outputs[0], node.inputs[0])
+            node.outputs.clear()
+            changed += 1
+            continue
+        reason = _fold(node, int(graph.opset))
+        if reason:
+            skipped.append(Skip(label(node), reason))
+        else:
+            changed += 1
+    graph.cleanup().toposort()
+    return changed, tuple(skipped)
+
+
+def to_constants(node: gs.Node, values: Sequence[Array]) -> None:
+    """Turn the outputs of ``node`` into constants with the given values; the node is left bare."""
+    outputs = list(node.outputs)
+    node.outputs.clear()
+    for tensor, value in zip(outputs, values, strict=False):
+        tensor.to_constant(np.asarray(value))
+
+
+def _foldable(graph: gs.Graph, node: gs.Node) -> bool:
+    if not node.outputs or node.op in RANDOM_OPS:
+        return False
+    if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
+        return False
+    if any(is_output(graph, tensor) for tensor in node.outputs):
+        return False
+    return all(is_constant(t) or is_missing(t) for t in node.inputs)
+
+
+def _fold(node: gs.Node, opset: int) -> str | None:
+    """Fold ``node``; returns the reason where it must stay."""
+    if node.op == "Constant" and isinstance(node.attrs.get("value"), gs.Constant):
+        to_constants(node, [node.attrs["value"].values])
+        return None
+    values = [None if is_missing(t) else t.values for t in node.inputs]
+    if _too_large(node, values):
+        return f"{node.op} would make a constant of more than {LARGE} elements"
+    try:
+        results = evaluate_node(node, values, opset)
+    except ModelError as error:
+        return str(error)
+    used = [t for t in node.outputs if t.name]
+    node.outputs = used
+    to_constants(node, results)
+    return None
+
+
+def _too_large(node: gs.Node, values: Sequence[Array | None]) -> bool:
+    if node.op not in _GROWING:
+        return False
+    given = [v for v in values if v is not None]
+    if node.op == "Range":
+        start, limit, delta = (float(v) for v in given)
+        elements = int(max((limit - start) / delta, 0)) if delta else 0
+    elif node.op == "Tile":
+        elements = given[0].size * int(np.prod(given[1].astype(np.int64)))
+    else:
+        elements = int(np.prod(np.maximum(given[-1].astype(np.int64), 1)))
+    return elements > max(LARGE, _GROWTH * given[0].size)
+
+
+def _as_cast(node: gs.Node) -> None:
+    """CastLike needs only the type of its second input, which is often known."""
+    like = node.inputs[1].dtype
+    if like is None:
+        return
+    to = like if isinstance(like, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(like))
+    node.op, node.attrs = "Cast", {"to": int(to)}
+    node.inputs = [node.inputs[0]]
+
+
+def _inline_branch(graph: gs.Graph, node: gs.Node) -> int:
+    """Replace an ``If`` whose condition is constant by the nodes of the branch taken."""
+    if not is_constant(node.inputs[0]):
+        return 0
+    taken = "then_branch" if bool(node.inputs[0].values.ravel()[0]) else "else_branch"
+    branch = node.attrs[taken]
+    names = Names(graph)
+    outer = list(node.outputs)
+    node.outputs.clear()
+    for inner in branch.nodes:
+        inner.name = names.fresh(inner.name or inner.op)
+        for tensor in inner.outputs:
+            if tensor.name:
+                tensor.name = names.fresh(tensor.name)
+    for old, new in zip(outer, branch.outputs, strict=True):
+        if new.inputs and any(new.inputs[0] is inner for inner in branch.nodes):
+            producer = new.inputs[0]
+            for consumer in list(new.outputs):
+                consumer.inputs = [old if t is new else t for t in consumer.inputs]
+            producer.outputs = [old if t is new else t for t in producer.outputs]
+        elif is_output(graph, old):
+            graph.nodes.append(
+                gs.Node(op="Identity", name=names.fresh("Identity"), inputs=[new], outputs=[old])
+            )
+        else:
+            rename(graph, old, new)
+    graph.nodes.extend(branch.nodes)
+    graph.nodes.remove(node)
+    graph.toposort()
+    return 1

@@ -1,0 +1,69 @@
+"""Small networks for the tests, from ONNX text; weights are drawn from a seed."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_graphsurgeon as gs
+
+from na_convert import neurons
+from na_convert.graph import Carried, import_graph
+
+OPSET = 17
+
+
+def model(
+    body: str,
+    weights: dict[str, tuple[int, ...] | float | np.ndarray] | None = None,
+    *,
+    inputs: str = "float[N,3,8,8] x",
+    outputs: str = "float[N,M] y",
+    opset: int = OPSET,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """A model from the nodes in ``body``; ``weights``: arrays, numbers, or shapes to draw.
+
+    Spiking and activation nodes are written ``na_convert.IF <...> (...)``; their functions are
+    added.
+    """
+    text = (
+        f'<ir_version: 9, opset_import: ["" : {opset}, "na_convert" : 1]>\n'
+        f"net ({inputs}) => ({outputs}) {{ {body} }}"
+    )
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(seed)
+    for name, value in (weights or {}).items():
+        if isinstance(value, tuple):
+            fan_in = max(1, int(np.prod(value[1:])))
+            values = (rng.standard_normal(value) / np.sqrt(fan_in)).astype(np.float32)
+        else:
+            values = np.asarray(value, np.float32) if np.isscalar(value) else np.asarray(value)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    for index, node in enumerate(proto.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    ours = re.findall(r"na_convert\.(\w+)", body)
+    proto.functions.extend(neurons.functions_used(ours, opset))
+    return proto
+
+
+def graph(body: str, *args: object, **kwargs: object) -> tuple[gs.Graph, Carried]:
+    """`model`, imported for the passes."""
+    return import_graph(model(body, *args, **kwargs))  # type: ignore[arg-type]
+
+
+def stair(root: str, output: str, *, levels: int = 3, step: str = "step") -> str:
+    """The text of a plain Staircase node; the model needs `PLAIN` and the step as weights."""
+    return (
+        f'{output} = na_convert.Staircase <levels: int = {levels}, tie_rule: string = "half_up">'
+        f" ({root}, {step}, {step}, zero, half)\n"
+    )
+
+
+PLAIN: dict[str, tuple[int, ...] | float | np.ndarray] = {"zero": 0.0, "half": 0.5, "step": 0.4}
+
+
+def images(count: int = 2, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)

@@ -1,0 +1,279 @@
+"""Each case of the pass: the SNN, with batch 2 and T 3, against a simulation written out here."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from na_convert.forms.folded import from_folded, to_folded
+from na_convert.graph import export_graph
+from na_convert.neurons import IFState
+from na_convert.passes import to_spiking
+from na_convert.passes.to_spiking import Spiking
+from na_convert.runtime import run
+from na_convert.shapes import observed
+from na_convert.snn import Snn, metadata
+from na_convert.spec import check_graph, check_spiking
+from tests.build import PLAIN, graph, images, stair
+
+CONV = "z = Conv <pads = [1,1,1,1]> (x, w)\n"
+NEXT = "z2 = Conv <pads = [1,1,1,1]> (a, w2)\n"
+HEAD = "f = Flatten (last)\ny = Gemm (f, v)"
+WEIGHTS = {**PLAIN, "w": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "v": (256, 5)}
+TWO_LAYERS = CONV + stair("z", "a") + NEXT + stair("z2", "last") + HEAD
+
+
+def convert(g, carried, timesteps: int = 3) -> tuple[Spiking, onnx.ModelProto]:
+    names = [n.outputs[0].name for n in to_spiking.choose_neurons(g)[0]]
+    shapes = observed(g, carried, {"x": images()}, names)
+    found = to_spiking.run(g, shapes)
+    check_graph(g, "to_spiking")
+    check_spiking(g, "to_spiking")
+    snn = Snn(g, found.neurons, timesteps, carried)
+    snn = Snn(
+        g, found.neurons, timesteps, carried.with_metadata(metadata(snn, "folded", "test", "0"))
+    )
+    folded = to_folded(snn)
+    onnx.checker.check_model(folded, full_check=True)
+    return found, folded
+
+
+def spiking_ops(model: onnx.ModelProto) -> list[str]:
+    return [n.op_type for n in model.graph.node if n.domain == "na_convert"]
+
+
+def values(model: onnx.ModelProto, tensors: list[str], x: np.ndarray, T: int) -> list[np.ndarray]:
+    """Inner tensors of an SNN file, spiking ones as [T, N, ...]."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    known = {o.name for o in model.graph.output}
+    extended.graph.output.extend(
+        onnx.ValueInfoProto(name=t) for t in tensors if t not in known
+    )
+    found = run(extended, {"x": x, "timesteps": np.asarray(T)}, tensors)
+    return [found[t].reshape(T, len(x), *found[t].shape[1:]) for t in tensors]
+
+
+def fire(current: np.ndarray, theta: float, amplitude: float) -> np.ndarray:
+    """Spikes [T, N, ...] of neurons fed ``current`` [T, N, ...]."""
+    state = IFState.start(current[0], np.float32(theta), np.float32(amplitude))
+    return np.stack([state.step(z) for z in current])
+
+
+def test_staircases_become_if_nodes_and_time_its_borders() -> None:
+    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    found, folded = convert(g, carried)
+    assert spiking_ops(folded) == ["Encode", "IF", "IF", "Decode"]
+    assert [(n.threshold, n.levels) for n in found.neurons] == [
+        (pytest.approx(1.2), 3),
+        (pytest.approx(1.2), 3),
+    ]
+    assert [n.constant_input for n in found.neurons] == [True, False]
+    assert found.neurons[0].shape == (4, 8, 8)
+    z, a, z2, last = values(folded, ["z_encoded", "a", "z2", "last"], images(), 3)
+    np.testing.assert_array_equal(a, fire(z, 1.2, 1.2))
+    np.testing.assert_array_equal(last, fire(z2, 1.2, 1.2))
+
+
+@pytest.mark.parametrize("T", [1, 3, 8])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_any_number_of_steps_and_any_batch(T: int, batch: int) -> None:
+    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    _, folded = convert(g, carried)
+    x = images(batch)
+    whole = run(folded, {"x": x, "timesteps": np.asarray(T)})["y"]
+    single = [run(folded, {"x": row[None], "timesteps": np.asarray(T)})["y"] for row in x]
+    np.testing.assert_allclose(whole, np.concatenate(single), rtol=1e-5, atol=1e-6)
+    reference = ReferenceEvaluator(folded)
+    (again,) = reference.run(None, {"x": x, "timesteps": np.asarray(T)})
+    np.testing.assert_allclose(whole, again, rtol=1e-4, atol=1e-5)
+
+
+def test_timesteps_has_a_default() -> None:
+    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    _, folded = convert(g, carried, timesteps=3)
+    x = images()
+    by_default = run(folded, {"x": x})["y"]
+    np.testing.assert_array_equal(by_default, run(folded, {"x": x, "timesteps": np.asarray(3)})["y"])
+
+
+def test_thresholds_per_channel() -> None:
+    steps = np.array([0.2, 0.3, 0.4, 0.5], np.float32).reshape(4, 1, 1)
+    g, carried = graph(TWO_LAYERS, {**WEIGHTS, "step": steps})
+    found, folded = convert(g, carried)
+    assert spiking_ops(folded) == ["Encode", "IFPerChannel", "IFPerChannel", "Decode"]
+    assert found.neurons[0].threshold == pytest.approx([0.6, 0.9, 1.2, 1.5])
+    z, a = values(folded, ["z_encoded", "a"], images(), 3)
+    np.testing.assert_array_equal(a, fire(z, 3 * steps, 3 * steps))
+
+
+def test_offset_and_phase_are_exact_at_padded_borders() -> None:
+    """y = s (lo + level) with lo = -2, floor: at T = p the first layer's mean is the activation."""
+    body = TWO_LAYERS.replace("zero, half", "low, floor", 1)
+    g, carried = graph(body, {**WEIGHTS, "low": -2.0, "floor": 0.0})
+    activation = run(export_graph(g, carried), {"x": images()}, None)
+    expected = _tensor(g, carried, "a")
+    _, folded = convert(g, carried)
+    (a,) = values(folded, ["a"], images(), 3)
+    np.testing.assert_allclose(a.mean(0), expected, atol=1e-6)
+    assert a.min() < 0
+    assert activation["y"].shape == (2, 5)
+
+
+def test_falling_steps_negate_the_current() -> None:
+    g, carried = graph(TWO_LAYERS.replace("step, step", "fall, step", 1), {**WEIGHTS, "fall": -0.4})
+    expected = _tensor(g, carried, "a")
+    _, folded = convert(g, carried)
+    (a,) = values(folded, ["a"], images(), 3)
+    np.testing.assert_allclose(a.mean(0), expected, atol=1e-6)
+
+
+def test_clip_becomes_a_neuron() -> None:
+    ramp = 'a = na_convert.Ramp <kind: string = "clip"> (z, zero, six, zero, one)\n'
+    body = CONV + ramp + NEXT + stair("z2", "last") + HEAD
+    g, carried = graph(body, {**WEIGHTS, "six": 2.0, "one": 1.0})
+    expected = _tensor(g, carried, "a")
+    found, folded = convert(g, carried, timesteps=64)
+    assert (found.neurons[0].kind, found.neurons[0].threshold) == ("clip", 2.0)
+    (a,) = values(folded, ["a"], images(), 64)
+    assert np.abs(a.mean(0) - expected).max() <= 2.0 / 64 / 2 + 1e-6
+
+
+def test_activation_on_the_input_stays_analog() -> None:
+    body = stair("x", "q") + "z = Conv <pads = [1,1,1,1]> (q, w)\n"
+    g, carried = graph(body + stair("z", "last") + HEAD, WEIGHTS)
+    found, folded = convert(g, carried)
+    assert spiking_ops(folded) == ["Staircase", "Encode", "IF", "Decode"]
+    assert "input" in found.report.skipped[0].reason
+
+
+def test_activation_on_the_output_stays_analog() -> None:
+    body = TWO_LAYERS.replace("y = Gemm", "logits = Gemm")
+    g, carried = graph(body + "\n" + stair("logits", "y"), WEIGHTS)
+    found, folded = convert(g, carried)
+    assert spiking_ops(folded) == ["Encode", "IF", "IF", "Decode", "Staircase"]
+    assert "output" in found.report.skipped[0].reason
+
+
+def test_skip_connections_analog_and_spiking() -> None:
+    body = (
+        CONV + stair("z", "a") + NEXT + "r = Add (z2, z)\n" + stair("r", "b")
+        + "z3 = Conv <pads = [1,1,1,1]> (b, w2)\nr2 = Add (z3, a)\n" + stair("r2", "last") + HEAD
+    )  # fmt: skip
+    g, carried = graph(body, WEIGHTS)
+    _, folded = convert(g, carried)
+    assert spiking_ops(folded).count("Encode") == 1
+    z, z2, r, b = values(folded, ["z_encoded", "z2", "r", "b"], images(), 3)
+    np.testing.assert_array_equal(r, z2 + z)
+    np.testing.assert_array_equal(b, fire(r, 1.2, 1.2))
+
+
+def test_concat_with_an_analog_tensor_at_batch_one() -> None:
+    body = (
+        CONV + stair("z", "a") + "c = Concat <axis = 1> (a, x)\n"
+        "z2 = Conv <pads = [1,1,1,1]> (c, w3)\n" + stair("z2", "last") + HEAD
+    )  # fmt: skip
+    g, carried = graph(body, {**WEIGHTS, "w3": (4, 7, 3, 3)})
+    _, folded = convert(g, carried)
+    (c,) = values(folded, ["c"], images(1), 3)
+    np.testing.assert_array_equal(c[:, :, 4:], np.broadcast_to(images(1), (3, 1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+def test_maxpool_between_neurons_pools_counts(ceil_mode: int) -> None:
+    pool = f"MaxPool <kernel_shape = [3,3], strides = [2,2], ceil_mode = {ceil_mode}>"
+    body = (
+        CONV + stair("z", "a") + NEXT + stair("z2", "b") + f"m = {pool} (b)\n"
+        "z3 = Conv <pads = [1,1,1,1]> (m, w2)\n" + stair("z3", "last")
+        + "g = GlobalAveragePool (last)\nf = Flatten (g)\ny = Gemm (f, v4)"
+    )  # fmt: skip
+    g, carried = graph(body, {**WEIGHTS, "v4": (4, 5)})
+    _, folded = convert(g, carried)
+    assert "MaxPoolCounts" in spiking_ops(folded)
+    b, m = values(folded, ["b", "m"], images(), 8)
+    totals = np.cumsum(np.round(b / np.float32(1.2)), axis=0)
+    size = 4 if ceil_mode else 3
+    pooled = np.stack(
+        [
+            [totals[..., 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((-2, -1)) for j in range(size)]
+            for i in range(size)
+        ]
+    )
+    expected = np.moveaxis(pooled, (0, 1), (-2, -1))
+    np.testing.assert_array_equal(np.round(np.cumsum(m, 0) / np.float32(1.2)), expected)
+    assert set(np.unique(m)) <= {0, np.float32(1.2)}
+
+
+def test_a_spiking_graph_output_keeps_its_name() -> None:
+    body = TWO_LAYERS
+    g, carried = graph(body, WEIGHTS, outputs="float[N,M] y, float[N,4,8,8] a")
+    expected = _tensor(g, carried, "a")
+    _, folded = convert(g, carried)
+    found = run(folded, {"x": images(), "timesteps": np.asarray(3)})
+    assert [o.name for o in folded.graph.output] == ["y", "a"]
+    np.testing.assert_allclose(found["a"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("middle", "op", "words"),
+    [
+        ("s = Softmax (a)\n", "Softmax", "not affine"),
+        ("s = Mul (a, a)\n", "Mul", "gating"),
+        ("s = MatMul (a, a)\n", "MatMul", "attention"),
+        ("s = Concat <axis = 0> (a, a)\n", "Concat", "batch"),
+        ("s = Div (step, a)\n", "Div", "divides"),
+        ("s = Elu (a)\n", "Elu", "not known"),
+        ("t = Transpose <perm = [1,0,2,3]> (a)\ns = Transpose <perm=[1,0,2,3]> (t)\n",
+         "Transpose", "batch"),
+    ],
+)  # fmt: skip
+def test_refused_between_neurons(middle: str, op: str, words: str) -> None:
+    body = CONV + stair("z", "a") + middle + "z2 = Conv <pads = [1,1,1,1]> (s, w2)\n"
+    g, _ = graph(body + stair("z2", "last") + HEAD, WEIGHTS)
+    before = len(g.nodes)
+    found = to_spiking.run(g, {})
+    assert found.report.refused[0].op == op
+    assert words in found.report.refused[0].reason
+    assert found.report.refused[0].remedy
+    assert len(g.nodes) == before
+    assert found.neurons == ()
+
+
+def test_relu_without_bound_is_refused() -> None:
+    ramp = 'a = na_convert.Ramp <kind: string = "relu"> (z, zero, inf, zero, one)\n'
+    g, _ = graph(
+        CONV + ramp + NEXT + stair("z2", "last") + HEAD, {**WEIGHTS, "inf": np.inf, "one": 1.0}
+    )
+    (refusal,) = to_spiking.run(g, {}).report.refused
+    assert "--calibrate" in refusal.remedy
+
+
+def test_a_folded_file_reads_back_as_the_same_network() -> None:
+    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    found, folded = convert(g, carried)
+    again = from_folded(folded)
+    assert again.neurons == found.neurons
+    assert again.timesteps == 3
+    assert to_folded(again).SerializeToString(deterministic=True) == folded.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_shapes_in_the_file_show_time_in_the_batch() -> None:
+    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    _, folded = convert(g, carried)
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in folded.graph.value_info
+    }
+    assert shapes["z"] == ["N", 4, 8, 8]
+    assert shapes["z2"] == ["T*N", 4, 8, 8]
+
+
+def _tensor(g, carried, name: str) -> np.ndarray:
+    model = export_graph(g.copy(), carried)
+    if name not in {o.name for o in model.graph.output}:
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    return run(model, {"x": images()}, [name])[name]
