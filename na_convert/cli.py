@@ -47,7 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Model = Annotated[Path, typer.Argument(help="the trained ANN, an ONNX file")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="the trained ANN, an ONNX file")]
 Scale = Annotated[
     str | None,
     typer.Option("--scale", metavar="F", help="uint8 images: factor, for instance 1/255"),
@@ -155,8 +155,8 @@ def inspect_command(
 
 @app.command("check")
 def check_command(
-    ann: Annotated[Path, typer.Argument(help="the ANN, an ONNX file")],
-    snn: Annotated[Path, typer.Argument(help="the SNN that was made from it")],
+    ann: Annotated[Path, typer.Argument(metavar="ANN", help="the ANN, an ONNX file")],
+    snn: Annotated[Path, typer.Argument(metavar="SNN", help="the SNN that was made from it")],
     data: Annotated[
         Path, typer.Option("--data", metavar="NPZ", help="samples: inputs or x, labels")
     ],
@@ -212,41 +212,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """The exit code of one run; every failure ends here, as one line."""
+    """The exit code of one run; whatever goes wrong is said in one line."""
     try:
-        result = typer.main.get_command(app).main(
+        code = typer.main.get_command(app).main(
             arguments, prog_name="na-convert", standalone_mode=False
         )
-    except KeyboardInterrupt:
-        return _fail(130, "stopped", arguments)
+        return code if isinstance(code, int) else 0
     except BrokenPipeError:
         raise
-    except NaConvertError as error:
-        return _fail(error.exit_code, str(error), arguments, error)
-    except TyperException as error:
-        message = error.format_message().rstrip(".")
-        hint = UsageError(message, remedy="see na-convert --help")
-        return _fail(2, str(hint) if message else "no command", arguments, hint)
-    except Exception as error:
-        text = f"unexpected {type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        error, code = NaConvertError("stopped"), 130
+    except NaConvertError as found:
+        error, code = found, found.exit_code
+    except TyperException as found:
+        message = found.format_message().rstrip(".")
+        error, code = UsageError(message, remedy="see na-convert --help"), 2
+    except Exception as found:
+        text = " ".join(f"unexpected {type(found).__name__}: {found}".split())
         remedy = "this is a defect of na-convert; please report it with the output of -v"
-        defect = NaConvertError(" ".join(text.split()), remedy=remedy)
-        defect.__cause__ = error
-        return _fail(1, str(defect), arguments, defect)
-    return result if isinstance(result, int) else 0
-
-
-def _fail(
-    code: int, message: str, arguments: Sequence[str], error: NaConvertError | None = None
-) -> int:
-    if error is not None and _asked(arguments, "-v", "--verbose"):
-        traceback.print_exception(error)
-    if _asked(arguments, "--json"):
+        error, code = NaConvertError(text, remedy=remedy), 1
+        error.__cause__ = found
+    if "--json" in arguments:
         from .report import failure_json
 
-        command: Command = _command_of(arguments)
-        _print_json(failure_json(error or NaConvertError(message), command))
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        _print_json(failure_json(error))
+    _tell(error, verbose="-v" in arguments or "--verbose" in arguments)
     return code
 
 
@@ -259,31 +249,39 @@ def _carry_out(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Run one command and show its result, the part measured before a failure included."""
+    """Run one command, show its result or the part measured before it failed; the exit code."""
     from . import report as reports
 
-    console = _console()
+    error: NaConvertError | None
+    result: Result | None
     try:
         with _progress(show=not quiet) as progress:
             result = run(progress)
-    except NaConvertError as error:
-        if report is not None:
-            _write_json(report, reports.failure_json(error, command))
-        partial = error.result if isinstance(error, CheckFailed) else None
-        if partial is not None and not (as_json or quiet):
-            reports.summary(partial, console, verbose=verbose)
-        if isinstance(error, NotConvertible) and error.refused and not quiet:
-            _console(stderr=True).print(reports.refusals(error.refused))
-        raise
-    entries = reports.to_json(result, command)
+        error = reports.shortfall(result)
+    except NaConvertError as found:
+        error, result = found, found.result if isinstance(found, CheckFailed) else None
+    entries = reports.failure_json(error, command, result) if error else {}
+    if result is not None and error is None:
+        entries = reports.to_json(result, command)
     if report is not None:
         _write_json(report, entries)
     if as_json:
         _print_json(entries)
-    elif not quiet:
-        reports.summary(result, console, verbose=verbose)
-        print(reports.headline(result))
-    return 0 if result.passed else 1
+    elif result is not None and not quiet:
+        reports.summary(result, _console(), verbose=verbose)
+    if error is None:
+        return 0
+    if isinstance(error, NotConvertible) and result is None and not quiet:
+        _console(stderr=True).print(reports.refusals(error.refused))
+    _tell(error, verbose=verbose)
+    return error.exit_code
+
+
+def _tell(error: NaConvertError, *, verbose: bool) -> None:
+    """The error as one line on stderr, below its traceback if asked for."""
+    if verbose:
+        traceback.print_exception(error)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _preprocessing(scale: str | None, mean: str | None, std: str | None) -> Preprocessing | None:
@@ -330,15 +328,3 @@ def _write_json(path: Path, entries: dict[str, Any]) -> None:
     from .model_io import write_atomically
 
     write_atomically(path, (json.dumps(entries, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _asked(arguments: Sequence[str], *names: str) -> bool:
-    """Whether an option was given, for failures that come before the arguments are parsed."""
-    return any(name in arguments for name in names)
-
-
-def _command_of(arguments: Sequence[str]) -> Command:
-    for argument in arguments:
-        if argument == "inspect" or argument == "check":
-            return "inspect" if argument == "inspect" else "check"
-    return "convert"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .errors import ModelError
 from .runtime import session
 
-Array: TypeAlias = NDArray[np.generic]
+Array: TypeAlias = NDArray[Any]
 Runner: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 _COMPUTED = "/computed"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -19,13 +19,12 @@ from numpy.typing import DTypeLike, NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from . import kernels, qonnx_ops
+from . import kernels, qonnx
 from .errors import ModelError
 from .graph import STANDARD_DOMAINS, is_ours, label
 from .snn import STATEFUL_OPS
 
-Array: TypeAlias = NDArray[np.generic]
-FloatType: TypeAlias = "np.dtype[np.floating]"
+Array: TypeAlias = NDArray[Any]
 Stateful = Callable[[gs.Node, Array], Array]
 
 
@@ -127,13 +126,13 @@ def _outer_reads(body: gs.Graph) -> Iterator[gs.Tensor]:
 def _run(
     node: gs.Node,
     known: Mapping[str, Array],
-    dtype: FloatType,
+    dtype: np.dtype[Any],
     opset: int,
     stateful: Stateful | None,
 ) -> Sequence[Array]:
     if stateful is not None and is_ours(node, *STATEFUL_OPS):
         return (stateful(node, known[node.inputs[0].name]),)
-    kernel = kernels.find(node) or qonnx_ops.find(node)
+    kernel = kernels.find(node) or (_run_qonnx if qonnx.is_qonnx(node.domain, node.op) else None)
     try:
         if kernel is None:
             return _run_reference(node, known, dtype, opset)
@@ -146,17 +145,22 @@ def _run(
         ) from error
 
 
-def _value(tensor: gs.Tensor, known: Mapping[str, Array], dtype: FloatType) -> Array:
+def _run_qonnx(node: gs.Node, inputs: Sequence[Array | None], dtype: np.dtype[Any]) -> Array:
+    given = [np.asarray(value) for value in inputs if value is not None]
+    return np.asarray(qonnx.evaluate(node.op, given, node.attrs))
+
+
+def _value(tensor: gs.Tensor, known: Mapping[str, Array], dtype: np.dtype[Any]) -> Array:
     if tensor.name in known:
         return known[tensor.name]
     return _constant(tensor, dtype)
 
 
-def _constant(tensor: gs.Constant, dtype: FloatType) -> Array:
+def _constant(tensor: gs.Constant, dtype: np.dtype[Any]) -> Array:
     return _as_float(np.asarray(tensor.values), dtype)
 
 
-def _as_float(values: Array, dtype: FloatType) -> Array:
+def _as_float(values: Array, dtype: np.dtype[Any]) -> Array:
     """``values`` in ``dtype`` if they are floats, whatever their width (bfloat16 too)."""
     is_float = values.dtype.kind == "f" or values.dtype.name in ("bfloat16", "float16")
     return values.astype(dtype, copy=False) if is_float else values
@@ -166,7 +170,7 @@ def _as_float(values: Array, dtype: FloatType) -> Array:
 
 
 def _run_reference(
-    node: gs.Node, known: Mapping[str, Array], dtype: FloatType, opset: int
+    node: gs.Node, known: Mapping[str, Array], dtype: np.dtype[Any], opset: int
 ) -> Sequence[Array]:
     if (node.domain or "") not in STANDARD_DOMAINS:
         raise ValueError(f"there is no implementation in domain {node.domain!r}")

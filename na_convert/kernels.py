@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
-Array = NDArray[np.generic]
-Inputs = Sequence[Array | None]
-Kernel = Callable[[gs.Node, Inputs, "np.dtype[np.floating]"], Array]
+Array: TypeAlias = NDArray[Any]
+Inputs: TypeAlias = Sequence[Array | None]
+Kernel: TypeAlias = Callable[[gs.Node, Inputs, "np.dtype[Any]"], Array]
 
 _FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
@@ -26,7 +27,7 @@ _FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, Tens
 # --- convolution ----------------------------------------------------------------------------------
 
 
-def conv(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def conv(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """Conv in any number of dimensions, as one matrix product per sample."""
     x, w = _present(inputs[0]), _present(inputs[1])
     kernel, strides, dilations = _geometry(node, w.shape[2:])
@@ -35,7 +36,7 @@ def conv(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
     return _add_bias(y, inputs)
 
 
-def conv_transpose(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def conv_transpose(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """ConvTranspose: zeros between the pixels, then Conv with the mirrored kernel, then cropped."""
     x, w = _present(inputs[0]), _present(inputs[1])
     kernel, strides, dilations = _geometry(node, w.shape[2:])
@@ -108,7 +109,7 @@ def _transposed_pads(
 # --- pooling --------------------------------------------------------------------------------------
 
 
-def max_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def max_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """MaxPool without the indices; padding never wins."""
     x = _present(inputs[0])
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
@@ -118,7 +119,7 @@ def max_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Arr
     return _present(result)
 
 
-def average_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def average_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """AveragePool; what ceil_mode adds beyond the padding never counts."""
     x = _present(inputs[0])
     ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
@@ -160,7 +161,7 @@ def _pool_windows(node: gs.Node, x: Array, padding: float) -> list[Array]:
 # --- linear algebra and normalisation -------------------------------------------------------------
 
 
-def gemm(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def gemm(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     a, b = _present(inputs[0]), _present(inputs[1])
     a = a.T if node.attrs.get("transA", 0) else a
     b = b.T if node.attrs.get("transB", 0) else b
@@ -170,11 +171,11 @@ def gemm(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
     return np.asarray(y)
 
 
-def matmul(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def matmul(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     return np.asarray(np.matmul(_present(inputs[0]), _present(inputs[1])))
 
 
-def batch_normalization(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def batch_normalization(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """BatchNormalization in evaluation mode."""
     x, *rest = (_present(i) for i in inputs)
     scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in rest)
@@ -185,7 +186,7 @@ def batch_normalization(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floati
 # --- types ----------------------------------------------------------------------------------------
 
 
-def cast(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def cast(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """Cast; to any float type means to ``dtype``."""
     target = node.attrs["to"]
     if isinstance(target, type | np.dtype):
@@ -196,7 +197,7 @@ def cast(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
     return _present(inputs[0]).astype(wanted)
 
 
-def quantize_linear(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def quantize_linear(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """QuantizeLinear to an integer type: halves to even, saturated."""
     x, scale = _present(inputs[0]), _present(inputs[1])
     zero = inputs[2] if len(inputs) > 2 else None
@@ -207,7 +208,7 @@ def quantize_linear(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating])
     return np.asarray(np.clip(level, low, high).astype(target))
 
 
-def dequantize_linear(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def dequantize_linear(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     x, scale = _present(inputs[0]), _present(inputs[1])
     zero = inputs[2] if len(inputs) > 2 else None
     level = x.astype(dtype)
@@ -216,19 +217,20 @@ def dequantize_linear(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating
     return np.asarray(level * _along_axis(scale.astype(dtype), node, x))
 
 
-def _quantized_type(node: gs.Node, zero: Array | None) -> np.dtype[np.generic]:
+def _quantized_type(node: gs.Node, zero: Array | None) -> np.dtype[Any]:
     if zero is not None:
         return zero.dtype
     named = int(node.attrs.get("output_dtype", 0)) or TensorProto.UINT8
     return np.dtype(tensor_dtype_to_np_dtype(named))
 
 
-def _integer_range(target: np.dtype[np.generic]) -> tuple[int, int]:
+def _integer_range(target: np.dtype[Any]) -> tuple[int, int]:
     if target.kind in "iu":
         info = np.iinfo(target)
         return int(info.min), int(info.max)
-    signed, bits = not target.name.startswith("u"), int(target.name.lstrip("uint"))  # noqa: B005
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    bits = int(target.name.rpartition("int")[2])  # int4, uint2 and the like
+    unsigned = target.name.startswith("u")
+    return (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _along_axis(values: Array, node: gs.Node, x: Array) -> Array:
@@ -245,17 +247,17 @@ def _along_axis(values: Array, node: gs.Node, x: Array) -> Array:
 # --- ours -----------------------------------------------------------------------------------------
 
 
-def identity(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def identity(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     return _present(inputs[0])
 
 
-def staircase(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def staircase(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     x, d, s, lo, phi = (_present(i) for i in inputs)
     level = np.clip(np.floor(x / d + (phi - lo)), 0, int(node.attrs["levels"]))
     return np.asarray(s * (lo + level))
 
 
-def ramp(node: gs.Node, inputs: Inputs, dtype: np.dtype[np.floating]) -> Array:
+def ramp(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     x, low, high, output_low, gain = (_present(i) for i in inputs)
     return np.asarray(output_low + gain * (np.clip(x, low, high) - low))
 

@@ -57,27 +57,34 @@ def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
     return finite
 
 
-def failure_json(error: Exception, command: Command = "convert") -> dict[str, Any]:
-    """The JSON object of a failed run, with whatever was measured before it failed."""
-    entries: dict[str, Any] = {}
-    if isinstance(error, CheckFailed) and error.result is not None:
-        entries = to_json(error.result, command)
-    known = isinstance(error, NaConvertError)
+def failure_json(
+    error: NaConvertError, command: Command = "convert", result: Result | None = None
+) -> dict[str, Any]:
+    """The JSON object of a failed run, with whatever ``result`` holds from before it failed."""
+    entries = {} if result is None else to_json(result, command)
     entries["passed"] = False
-    entries["error"] = {
-        "message": error.message if known else one_line(error),
-        "node": error.node if known else None,
-        "remedy": error.remedy if known else None,
-    }
+    entries["error"] = {"message": error.message, "node": error.node, "remedy": error.remedy}
     refused = error.refused if isinstance(error, NotConvertible) else ()
-    if refused or "refused" not in entries:
-        entries["refused"] = [asdict(refusal) for refusal in refused]
+    entries["refused"] = [asdict(refusal) for refusal in refused]
     return entries
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, on a single line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def shortfall(result: Result) -> NaConvertError | None:
+    """Why ``result`` did not pass, as an error; None if it did."""
+    if result.passed:
+        return None
+    if result.refused:
+        return NotConvertible(
+            f"{result.model.path}: {len(result.refused)} node(s) cannot spike",
+            refused=result.refused,
+            node=result.refused[0].node,
+            remedy="see the table for each node's reason and remedy",
+        )
+    figures = result.equivalence.figures if result.equivalence else ()
+    broken = [figure for figure in figures if not figure.passed]
+    listed = ", ".join(f"{f.name} {_number(f.value)} (limit {_number(f.limit)})" for f in broken)
+    node = broken[0].node if broken else None
+    return CheckFailed(f"{result.model.path}: checks failed: {listed}", node=node, result=result)
 
 
 def _neuron_json(neuron: Neuron) -> dict[str, Any]:
@@ -134,6 +141,7 @@ def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
         console.print(_by_timestep(result.equivalence))
     for note in _notes(result, verbose):
         console.print(Text(f"note: {note}", style="dim"))
+    console.print(Text(headline(result), style="bold green" if result.passed else "bold red"))
 
 
 def headline(result: Result) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -24,7 +24,7 @@ from .graph import is_ours
 from .neurons import IFState, MaxPoolCountsState
 from .snn import Snn
 
-Array: TypeAlias = NDArray[np.generic]
+Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
 
 

@@ -1,0 +1,110 @@
+"""Tensors that lie on the grid of a QuantizeLinear: integers that are only moved, then read as
+floats, and values that are quantised again by the quantiser they come from."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, producer, rename
+
+_MOVING = (
+    "MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity",
+    "DepthToSpace", "SpaceToDepth", "Gather",
+)  # fmt: skip
+_MAX_DEPTH = 10_000
+
+
+def move_behind_dequantisation(graph: gs.Graph) -> int:
+    """DequantizeLinear(Move(q)) becomes Move(DequantizeLinear(q)); returns the number of moves."""
+    graph.toposort()
+    names = Names(graph)
+    return sum(_move(graph, node, names) for node in reversed(list(graph.nodes)))
+
+
+def drop_requantisation(graph: gs.Graph) -> int:
+    """Drop quantisers of values that already lie on their grid; returns how many."""
+    changed = 0
+    for node in list(graph.nodes):
+        source = producer(node.inputs[0]) if node.inputs else None
+        if not is_standard(node, "DequantizeLinear") or source is None:
+            continue
+        if not is_standard(source, "QuantizeLinear") or not _same_grid(source, node):
+            continue
+        if _on_grid(source.inputs[0], node) and not is_output(graph, node.outputs[0]):
+            rename(graph, node.outputs[0], source.inputs[0])
+            node.outputs.clear()
+            changed += 1
+    return changed
+
+
+def _move(graph: gs.Graph, node: gs.Node, names: Names) -> int:
+    if not is_standard(node, *_MOVING) or len(node.outputs) != 1:
+        return 0
+    moved = node.outputs[0]
+    readers = list(moved.outputs)
+    if is_output(graph, moved) or not readers or is_constant(node.inputs[0]):
+        return 0
+    if not all(is_standard(r, "DequantizeLinear") and _per_tensor(r) for r in readers):
+        return 0
+    first = readers[0]
+    if not all(_same_grid(first, r) for r in readers[1:]):
+        return 0
+    if any(is_output(graph, r.outputs[0]) for r in readers[1:]):
+        return 0
+    integers, result = node.inputs[0], first.outputs[0]
+    floats = gs.Variable(names.fresh(f"{integers.name}_dequantised"), dtype=result.dtype)
+    early = gs.Node(
+        "DequantizeLinear", names.fresh(f"{integers.name}_DequantizeLinear"), dict(first.attrs),
+        [integers, *first.inputs[1:]], [floats],
+    )  # fmt: skip
+    for reader in readers:
+        output = reader.outputs[0]
+        reader.outputs.clear()
+        reader.inputs.clear()
+        if output is not result:
+            rename(graph, output, result)
+    node.inputs = [floats, *node.inputs[1:]]
+    node.outputs = [result]
+    graph.nodes.append(early)
+    return 1
+
+
+def _on_grid(tensor: gs.Tensor, quantiser: gs.Node) -> bool:
+    """Whether ``tensor`` only holds values that ``quantiser`` gives out."""
+    waiting = [tensor]
+    for _ in range(_MAX_DEPTH):
+        if not waiting:
+            return True
+        node = producer(waiting.pop())
+        if node is None:
+            return False
+        if is_standard(node, "DequantizeLinear") and _same_grid(node, quantiser):
+            continue
+        if is_standard(node, "Concat"):
+            waiting.extend(node.inputs)
+        elif is_standard(node, *_MOVING, "Relu"):
+            waiting.append(node.inputs[0])
+        else:
+            return False
+    return False
+
+
+def _per_tensor(node: gs.Node) -> bool:
+    return all(is_constant(t) and t.values.size == 1 for t in node.inputs[1:] if not is_missing(t))
+
+
+def _same_grid(a: gs.Node, b: gs.Node) -> bool:
+    """Whether two (de)quantisers have the same constant scale, zero point and integer type."""
+    if not (_per_tensor(a) and _per_tensor(b)):
+        return False
+    if float(np.ravel(a.inputs[1].values)[0]) != float(np.ravel(b.inputs[1].values)[0]):
+        return False
+    return _zero_point(a) == _zero_point(b)
+
+
+def _zero_point(node: gs.Node) -> tuple[str, int]:
+    if len(node.inputs) < 3 or is_missing(node.inputs[2]):
+        return "uint8", 0
+    values = node.inputs[2].values
+    return values.dtype.name, int(np.ravel(values)[0])
