@@ -19,6 +19,7 @@ from .errors import CheckFailed, ModelError, NotConvertible, UsageError
 from .forms.folded import FORM, TIMESTEPS, from_folded, to_folded
 from .graph import all_nodes, op_counts
 from .model_io import Loaded
+from .passes.calibrate import Calibration
 from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def convert(
     data: Data | None = None,
     preprocessing: Preprocessing | None = None,
     check: bool = True,
+    calibrate: Data | None = None,
+    percentile: float = 100.0,
+    per_channel: bool = False,
+    readout_from: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Convert the ANN in ``model`` to an SNN, verify it, and write it.
@@ -49,6 +54,10 @@ def convert(
             ``x``), optional ``labels`` [N]; seeded random input by default.
         preprocessing: how uint8 images become floats; by default as the model's metadata says.
         check: verify the conversion; without it nothing is compared.
+        calibrate: data from which plain ReLUs get their thresholds; they are refused without it.
+        percentile: of a ReLU's outputs, which becomes its threshold; 100 is the maximum.
+        per_channel: measure a threshold per channel instead of per layer.
+        readout_from: name of a node; everything behind it stays analog, on the time-mean.
         progress: called with a step's name and the share done, 0 to 1.
 
     Raises:
@@ -68,7 +77,10 @@ def convert(
     loaded = model_io.load(source)
     samples = _samples(loaded, data, preprocessing)
     tell("converting", 0.1)
-    converted = pipeline.convert(loaded, samples.feeds, timesteps, check=check)
+    options = _options(
+        loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from
+    )
+    converted = pipeline.convert(loaded, samples.feeds, options, check=check)
     if converted.snn is None:
         raise NotConvertible(
             f"{source}: {len(converted.refused)} node(s) cannot be part of a spiking network",
@@ -109,7 +121,9 @@ def convert(
     )
 
 
-def inspect(model: str | Path, *, timesteps: int | None = None) -> Result:
+def inspect(
+    model: str | Path, *, timesteps: int | None = None, readout_from: str | None = None
+) -> Result:
     """What `convert` would do with ``model``: neurons, passes and refusals; writes nothing.
 
     Raises UsageError, ModelError (exit code 2); NotConvertible if there is no activation at all.
@@ -117,7 +131,8 @@ def inspect(model: str | Path, *, timesteps: int | None = None) -> Result:
     start = time.perf_counter()
     loaded = model_io.load(Path(model))
     samples = _samples(loaded, None, None)
-    converted = pipeline.convert(loaded, samples.feeds, timesteps, check=False)
+    options = pipeline.Options(timesteps=timesteps, readout_from=readout_from)
+    converted = pipeline.convert(loaded, samples.feeds, options, check=False)
     snn = converted.snn
     return Result(
         model=_model_info(loaded),
@@ -215,6 +230,29 @@ def simulate(
     if steps < 1:
         raise UsageError(f"T = {steps}: at least one time step is needed")
     return run(loaded.model, samples.feeds, steps)
+
+
+def _options(
+    loaded: Loaded,
+    preprocessing: Preprocessing | None,
+    timesteps: int | None,
+    calibrate: Data | None,
+    percentile: float,
+    per_channel: bool,
+    readout_from: str | None,
+) -> pipeline.Options:
+    if not 0 < percentile <= 100:
+        raise UsageError(f"--percentile {percentile:g}: a number above 0 and up to 100 is needed")
+    if calibrate is None:
+        if percentile != 100 or per_channel:
+            raise UsageError("--percentile and --per-channel need --calibrate DATA.npz")
+        return pipeline.Options(timesteps=timesteps, readout_from=readout_from)
+    return pipeline.Options(
+        timesteps=timesteps,
+        calibration=Calibration(percentile, per_channel),
+        calibration_feeds=_samples(loaded, calibrate, preprocessing).feeds,
+        readout_from=readout_from,
+    )
 
 
 def _samples(loaded: Loaded, data: Data | None, preprocessing: Preprocessing | None) -> Samples:

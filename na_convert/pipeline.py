@@ -14,8 +14,9 @@ from .forms.folded import FORM
 from .graph import Carried, import_graph, label
 from .lift import prepare
 from .model_io import Loaded
-from .passes import ANN_PASSES, NORMALISE, Pass, to_spiking
-from .regions import AVERAGING_OPS, WEIGHTED_OPS, ancestors, descendants
+from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, to_spiking
+from .passes.calibrate import Calibration
+from .regions import descendants
 from .results import Neuron, PassReport, Refusal
 from .runtime import Feeds
 from .snn import Snn, metadata
@@ -24,6 +25,23 @@ from .spec import check_graph, check_spiking
 PASS_LIMIT = 1e-4  # largest relative change of a tensor that a pass may make
 MAX_DEFAULT_TIMESTEPS = 16
 _CHECK_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a conversion.
+
+    Attributes:
+        timesteps: the file's default T; None: the largest number of levels, at most 16.
+        calibration: how plain ReLUs get a threshold; None: they are refused.
+        calibration_feeds: the data for it.
+        readout_from: name of the node behind which everything stays analog.
+    """
+
+    timesteps: int | None = None
+    calibration: Calibration | None = None
+    calibration_feeds: Feeds | None = None
+    readout_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,35 +67,43 @@ class Converted:
         return max(errors) if errors else None
 
 
-def convert(loaded: Loaded, feeds: Feeds, timesteps: int | None, *, check: bool) -> Converted:
+def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> Converted:
     """Run every pass on ``loaded``; with ``check``, compare numbers on rows of ``feeds``.
 
-    Raises PassFailed where a pass leaves the graph invalid or changes what it computes, and
-    NotConvertible where the model holds no activation at all.
+    Raises PassFailed where a pass leaves the graph invalid or changes what it computes,
+    NotConvertible where the model holds no activation at all, and UsageError where an option does
+    not fit the model.
     """
     found = reference(loaded, feeds, check=check)
     graph, carried = found.staircase_ann.copy(), found.carried
-    refused = _merge_refusals(graph, found.reports)
-    chosen, _ = to_spiking.choose_neurons(graph)
+    readout = _node_called(graph, options.readout_from)
+    reports = list(found.reports)
+    if options.calibration is not None and options.calibration_feeds is not None:
+        how, data = options.calibration, options.calibration_feeds
+        reports.append(calibrate.run(graph, carried, data, how))
+    refused = _merge_refusals(graph, reports, readout)
+    chosen, _ = to_spiking.choose_neurons(graph, readout)
     if not chosen and not refused:
         raise NotConvertible(
             f"{loaded.path}: no quantised or clipped activation found, nothing to turn into neurons",
             remedy="export the network with its activation quantisers (or ReLU6/clip) in place",
         )
     names = [a.outputs[0].name for a in chosen]
-    spiking = to_spiking.run(graph, shapes.observed(graph, carried, feeds, names))
+    staircase_ann = graph.copy()
+    spiking = to_spiking.run(graph, shapes.observed(graph, carried, feeds, names), readout)
+    reports.append(spiking.report)
     known = {r.node for r in refused}
     refused += tuple(r for r in spiking.report.refused if r.node not in known)
-    found = replace(found, reports=(*found.reports, spiking.report), refused=refused)
+    found = replace(found, staircase_ann=staircase_ann, reports=tuple(reports), refused=refused)
     if refused:
         return found
     check_graph(graph, "to_spiking")
     check_spiking(graph, "to_spiking")
-    steps, note = _timesteps(spiking.neurons, timesteps)
+    steps, notes = _timesteps(spiking.neurons, options.timesteps)
     snn = Snn(graph, spiking.neurons, steps, carried)
     described = metadata(snn, FORM, __version__, loaded.sha256)
     snn = replace(snn, carried=carried.with_metadata(described))
-    return replace(found, snn=snn, notes=(*found.notes, *note))
+    return replace(found, snn=snn, notes=(*found.notes, *notes, *_not_low_bit(spiking.neurons)))
 
 
 def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
@@ -115,21 +141,51 @@ def _fitting(graph: gs.Graph, rows: Feeds) -> Feeds:
     return {k: np.resize(v, (sizes[k], *v.shape[1:])) if k in sizes else v for k, v in rows.items()}
 
 
-def _merge_refusals(graph: gs.Graph, reports: tuple[PassReport, ...]) -> tuple[Refusal, ...]:
+def _merge_refusals(
+    graph: gs.Graph, reports: list[PassReport], readout: gs.Node | None
+) -> tuple[Refusal, ...]:
     """Refusals of earlier passes that stand where neurons would: between weights and weights.
 
-    Before the first weights and after the last a nonlinear function stays analog and does no harm.
+    Before the first weights, after the last, and in the readout that the user named, a nonlinear
+    function stays analog and does no harm.
     """
     nodes = {label(node): node for node in graph.nodes}
-    weighted = [n for n in graph.nodes if n.op in WEIGHTED_OPS]
-    summing = [n for n in graph.nodes if n.op in (*WEIGHTED_OPS, *AVERAGING_OPS)]
-    after, before = descendants(graph, weighted), ancestors(graph, summing)
+    after, before = to_spiking.between_weights(graph)
+    analog = descendants(graph, [readout]) if readout is not None else set()
     refused = []
     for refusal in (r for report in reports for r in report.refused):
         node = nodes.get(refusal.node)
-        if node is None or (id(node) in after and id(node) in before) or node.op in _ALWAYS:
+        inner = node is None or (id(node) in after and id(node) in before)
+        if (inner and id(node) not in analog) or refusal.op in _ALWAYS:
             refused.append(refusal)
     return tuple(refused)
+
+
+def _node_called(graph: gs.Graph, name: str | None) -> gs.Node | None:
+    """The node with this name, or that computes the tensor with this name."""
+    if name is None:
+        return None
+    for node in graph.nodes:
+        if node.name == name or any(t.name == name for t in node.outputs):
+            return node
+    raise UsageError(
+        f"--readout-from {name}: the network has no node or tensor of that name after the passes",
+        node=name,
+        remedy="`na-convert inspect` lists the names",
+    )
+
+
+def _not_low_bit(neurons: tuple[Neuron, ...]) -> tuple[str, ...]:
+    """What converting a network that was not trained low-bit costs, if it is one."""
+    plain = [n for n in neurons if n.levels is None]
+    if not plain:
+        return ()
+    return (
+        f"{len(plain)} of {len(neurons)} activations have no levels: the network was not trained "
+        "low-bit. Each neuron is then off by up to threshold / (2 T) where a trained staircase "
+        "would be exact at T = levels, and clipping cuts what lies above the threshold: expect to "
+        "need many more time steps",
+    )
 
 
 # Refused wherever they stand: they make the network itself random, or different from its training.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -126,26 +126,33 @@ def _finite(value: Any) -> Any:
 
 def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
     """Print ``result``: before and after, layers, the ladder of checks, accuracy, notes."""
-    if result.equivalence is None or result.neurons:
-        console.print(_before_after(result))
-    if result.neurons:
-        layers = result.equivalence.layers if result.equivalence else ()
-        console.print(_layers(result.neurons, layers))
-    if result.refused:
-        console.print(refusals(result.refused))
-    if verbose and result.passes:
-        console.print(_passes(result.passes))
-    if result.equivalence is not None:
-        if result.equivalence.figures:
-            console.print(_ladder(result.equivalence.figures))
-        console.print(_by_timestep(result.equivalence))
+    for table in _tables(result, verbose):
+        console.print(table)
+        console.print()
     for note in _notes(result, verbose):
         console.print(Text(f"note: {note}", style="dim"))
     console.print(Text(headline(result), style="bold green" if result.passed else "bold red"))
 
 
+def _tables(result: Result, verbose: bool) -> Iterator[Table]:
+    found = result.equivalence
+    yield _before_after(result)
+    if result.neurons:
+        yield _layers(result.neurons, found.layers if found else ())
+    if result.refused:
+        yield refusals(result.refused)
+    if verbose and result.passes:
+        yield _passes(result.passes)
+    if found is not None and found.figures:
+        yield _ladder(found.figures)
+    if found is not None:
+        yield _by_timestep(found)
+
+
 def headline(result: Result) -> str:
     """The outcome in one line of plain text."""
+    if result.refused:
+        return f"{result.model.path}: {len(result.refused)} node(s) cannot spike"
     neurons = f"{len(result.neurons)} neuron layers, T = {result.timesteps}"
     outcome = "passed" if result.passed else "FAILED"
     if result.output is not None:
@@ -176,10 +183,10 @@ def _before_after(result: Result) -> Table:
         ("file", Path(source.path).name, Path(output.path).name if output else ""),
         ("size", _bytes(source.bytes), _bytes(output.bytes) if output else ""),
         ("nodes", _ops(source.nodes), _ops(output.nodes) if output else ""),
-        ("activations", _activations(result.neurons), _population(result.neurons)),
+        ("neurons", _activations(result.neurons), _population(result.neurons)),
         ("levels", _levels(result.neurons), ""),
         ("thresholds", "", _range(_flat(n.threshold for n in result.neurons))),
-        ("time steps", "1", str(result.timesteps)),
+        ("time steps", "", str(result.timesteps) if result.neurons else ""),
         ("converted in", "", f"{result.seconds:.1f} s" if result.seconds else ""),
     ]
     for name, before, after in rows:
@@ -191,7 +198,7 @@ def _before_after(result: Result) -> Table:
 def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table:
     by_name = {layer.name: layer for layer in measured}
     table = _table("Neuron layers")
-    table.add_column("layer", ratio=1, no_wrap=True)
+    table.add_column("layer", min_width=36, no_wrap=True)
     table.add_column("shape", no_wrap=True)
     for name in ("threshold", "p"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -200,7 +207,7 @@ def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table
             table.add_column(name, justify="right", no_wrap=True)
     for neuron in neurons:
         row = [
-            Text(_shorten(neuron.name, 40)),
+            Text(_shorten(neuron.name, 36)),
             Text(" x ".join(str(size) for size in neuron.shape)),
             Text(_range(_flat([neuron.threshold]))),
             Text("-" if neuron.levels is None else str(neuron.levels)),
@@ -243,6 +250,7 @@ def _ladder(figures: Sequence[Figure]) -> Table:
 
 def _by_timestep(found: Equivalence) -> Table:
     table = _table(f"{found.samples} samples of {found.data}")
+    table.expand = False
     table.add_column("T", justify="right")
     labelled = any(entry.ann_accuracy is not None for entry in found.by_timestep)
     if labelled:
@@ -289,7 +297,7 @@ def _notes(result: Result, verbose: bool) -> list[str]:
 def _table(title: str | None) -> Table:
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        expand=True, pad_edge=False, padding=(0, 1),
+        expand=True, pad_edge=False, padding=(0, 1), show_edge=False,
     )  # fmt: skip
 
 
@@ -327,7 +335,8 @@ def _ops(counts: dict[str, int]) -> str:
 
 def _activations(neurons: Sequence[Neuron]) -> str:
     kinds = [neuron.kind for neuron in neurons]
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return f"{counts} activations" if counts else ""
 
 
 def _population(neurons: Sequence[Neuron]) -> str:

@@ -1,6 +1,7 @@
 """The rewriting steps, in order. Each is a module with ``run(graph) -> PassReport``.
 
-``to_spiking`` comes last and also returns the neuron layers.
+``calibrate`` runs only where the user gives data for it; ``to_spiking`` comes last and also returns
+the neuron layers.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import onnx_graphsurgeon as gs
 
 from na_convert.results import PassReport
 
-from . import find_activations, fold_batchnorm, normalise, reorder_maxpool, to_spiking
+from . import calibrate, find_activations, fold_batchnorm, normalise, reorder_maxpool, to_spiking
 
 Pass = Callable[[gs.Graph], PassReport]
 
 NORMALISE: Pass = normalise.run
 ANN_PASSES: tuple[Pass, ...] = (fold_batchnorm.run, find_activations.run, reorder_maxpool.run)
 
-__all__ = ["ANN_PASSES", "NORMALISE", "Pass", "to_spiking"]
+__all__ = ["ANN_PASSES", "NORMALISE", "Pass", "calibrate", "to_spiking"]

@@ -11,6 +11,7 @@ Cases:
 * an offset or falling steps: an Add or Mul on the current before, an Add on the spikes after;
 * an activation on the network's input (no weights before it): an encoder, stays analog;
 * an activation that only the output follows: a readout quantiser, stays analog;
+* an activation behind the node that the user named as the readout's beginning: stays analog;
 * skip connections and Concat with analog tensors: ``Encode`` on each such edge;
 * MaxPool between neurons: ``MaxPoolCounts``;
 * a graph output that is a spiking tensor: ``Decode`` before it, the output keeps its name;
@@ -50,12 +51,15 @@ class Spiking:
     neurons: tuple[Neuron, ...]
 
 
-def run(graph: gs.Graph, shapes: dict[str, tuple[int, ...]]) -> Spiking:
+def run(
+    graph: gs.Graph, shapes: dict[str, tuple[int, ...]], readout_from: gs.Node | None = None
+) -> Spiking:
     """Convert ``graph`` in place; ``shapes`` of one sample of the activations' outputs, by name.
 
-    Where anything is refused the graph is left as it was.
+    Everything behind ``readout_from`` stays analog and works on the time-mean. Where anything is
+    refused the graph is left as it was.
     """
-    chosen, skipped = choose_neurons(graph)
+    chosen, skipped = choose_neurons(graph, readout_from)
     refused = refusals(graph, chosen)
     if refused:
         return Spiking(PassReport("to_spiking", 0, skipped, refused), ())
@@ -74,27 +78,36 @@ def run(graph: gs.Graph, shapes: dict[str, tuple[int, ...]]) -> Spiking:
     return Spiking(report, tuple(neuron for _, neuron in layers))
 
 
-def choose_neurons(graph: gs.Graph) -> tuple[list[gs.Node], tuple[Skip, ...]]:
+def choose_neurons(
+    graph: gs.Graph, readout_from: gs.Node | None = None
+) -> tuple[list[gs.Node], tuple[Skip, ...]]:
     """The activations that become neurons, and those that stay analog, with the reason."""
     activations = [node for node in graph.nodes if g.is_ours(node, *ACTIVATION_OPS)]
-    weighted = [node for node in graph.nodes if g.is_standard(node, *WEIGHTED_OPS)]
-    averaging = [node for node in graph.nodes if g.is_standard(node, *AVERAGING_OPS)]
-    after_weights = descendants(graph, weighted)
-    before_sums = ancestors(graph, [*weighted, *averaging])
-    inner = [a for a in activations if id(a) in after_weights]
+    after_weights, before_sums = between_weights(graph)
+    readout = descendants(graph, [readout_from]) if readout_from is not None else set()
+    inner = [a for a in activations if id(a) in after_weights and id(a) not in readout]
     chosen = [a for a in inner if id(a) in before_sums] or inner
     kept = {id(a) for a in chosen}
-    skipped = tuple(
-        Skip(
-            g.label(a),
-            "quantises the network's output: stays analog, in the readout"
-            if id(a) in after_weights
-            else "quantises the network's input: stays analog, constant over time",
-        )
-        for a in activations
-        if id(a) not in kept
-    )
+
+    def reason(activation: gs.Node) -> str:
+        if id(activation) in readout:
+            return "behind the node where the readout begins: stays analog"
+        if id(activation) in after_weights:
+            return "quantises the network's output: stays analog, in the readout"
+        return "quantises the network's input: stays analog, constant over time"
+
+    skipped = tuple(Skip(g.label(a), reason(a)) for a in activations if id(a) not in kept)
     return chosen, skipped
+
+
+def between_weights(graph: gs.Graph) -> tuple[set[int], set[int]]:
+    """Ids of the nodes behind some weights, and of those in front of weights or averages.
+
+    A nonlinear function in both sets stands where neurons would.
+    """
+    weighted = [node for node in graph.nodes if g.is_standard(node, *WEIGHTED_OPS)]
+    averaging = [node for node in graph.nodes if g.is_standard(node, *AVERAGING_OPS)]
+    return descendants(graph, weighted), ancestors(graph, [*weighted, *averaging])
 
 
 def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:

@@ -49,9 +49,7 @@ def values(model: onnx.ModelProto, tensors: list[str], x: np.ndarray, T: int) ->
     extended = onnx.ModelProto()
     extended.CopyFrom(model)
     known = {o.name for o in model.graph.output}
-    extended.graph.output.extend(
-        onnx.ValueInfoProto(name=t) for t in tensors if t not in known
-    )
+    extended.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
     found = run(extended, {"x": x, "timesteps": np.asarray(T)}, tensors)
     return [found[t].reshape(T, len(x), *found[t].shape[1:]) for t in tensors]
 
@@ -96,7 +94,9 @@ def test_timesteps_has_a_default() -> None:
     _, folded = convert(g, carried, timesteps=3)
     x = images()
     by_default = run(folded, {"x": x})["y"]
-    np.testing.assert_array_equal(by_default, run(folded, {"x": x, "timesteps": np.asarray(3)})["y"])
+    np.testing.assert_array_equal(
+        by_default, run(folded, {"x": x, "timesteps": np.asarray(3)})["y"]
+    )
 
 
 def test_thresholds_per_channel() -> None:
