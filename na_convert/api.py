@@ -16,7 +16,7 @@ from . import model_io, pipeline
 from .compare import verify
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
-from .forms.folded import FORM, TIMESTEPS, from_folded, to_folded
+from .forms.folded import FORM, TIMESTEPS, folded_parts, from_folded
 from .graph import all_nodes, op_counts
 from .model_io import Loaded
 from .passes.calibrate import Calibration
@@ -88,8 +88,8 @@ def convert(
             remedy="see the table: each is named with the reason and what to do",
             refused=converted.refused,
         )
-    folded = to_folded(converted.snn)
-    onnx.checker.check_model(folded)
+    parts = folded_parts(converted.snn)
+    onnx.checker.check_model(parts.typed(), full_check=True)
     equivalence: Equivalence | None = None
     if check:
         tell("verifying", 0.3)
@@ -97,14 +97,14 @@ def convert(
             converted.ann,
             converted.staircase_ann,
             converted.snn,
-            folded,
+            parts.whole(),
             samples,
             timesteps=_default_report(converted.snn.timesteps),
             progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
         )
         equivalence = replace(equivalence, fold_error=converted.fold_error())
     tell("writing", 0.97)
-    size, digest = model_io.save(folded, target)
+    size, digest = model_io.save(parts, target)
     tell("done", 1.0)
     return Result(
         model=_model_info(loaded),

@@ -29,7 +29,7 @@ from .arguments import (
     several_timesteps,
     writable_file,
 )
-from .errors import CheckFailed, NaConvertError, NotConvertible, UsageError
+from .errors import CheckFailed, Interrupted, NaConvertError, NotConvertible, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -220,8 +220,6 @@ def _run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         raise
-    except KeyboardInterrupt:
-        error, code = NaConvertError("stopped"), 130
     except NaConvertError as found:
         error, code = found, found.exit_code
     except TyperException as found:
@@ -260,6 +258,8 @@ def _carry_out(
         error = reports.shortfall(result)
     except NaConvertError as found:
         error, result = found, found.result if isinstance(found, CheckFailed) else None
+    except KeyboardInterrupt:
+        error, result = Interrupted("stopped"), None
     entries = reports.failure_json(error, command, result) if error else {}
     if result is not None and error is None:
         entries = reports.to_json(result, command)

@@ -129,12 +129,11 @@ def _read_npz(path: Path) -> dict[str, Array]:
     if path.is_dir():
         raise DataError(f"{path}: is a folder", remedy="give an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise DataError(
-                    f"{path}: a single array", remedy="save it as .npz: numpy.savez(path, x=array)"
-                )
-            return {name: file[name] for name in file.files}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{path}: a single array", remedy="save it with numpy.savez(path, x=x)")
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -177,7 +176,8 @@ def _to_dtype(
     if spec.dtype.kind == "f" and (array.dtype == np.uint8 or array.dtype.kind == "f"):
         working = np.promote_types(spec.dtype, np.float32)
         array = _to_floats(place, array, metadata, preprocessing, working, notes)
-        array = array.astype(spec.dtype)
+        with np.errstate(over="ignore"):
+            array = array.astype(spec.dtype)
         bad = array.size - int(np.isfinite(array).sum())
         if bad:
             raise DataError(f"{place}: {bad} of {array.size} values are not finite as {spec.dtype}")

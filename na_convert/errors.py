@@ -79,3 +79,9 @@ class CheckFailed(NaConvertError):
 
 class PassFailed(NaConvertError):
     """A pass that left the graph invalid or changed its numbers: a defect of na-convert."""
+
+
+class Interrupted(NaConvertError):
+    """The user stopped a run (Ctrl-C)."""
+
+    exit_code = 130

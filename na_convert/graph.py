@@ -15,6 +15,7 @@ from . import neurons
 from .errors import ModelError
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+LARGE = 1024  # bytes; larger constants travel beside a model, not inside (`Parts`)
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,47 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
     return graph, carried
 
 
+@dataclass(frozen=True)
+class Parts:
+    """A model in two parts, so that large weights need not exist twice.
+
+    Attributes:
+        light: the model without its large initialisers.
+        weights: those initialisers by name, in the graph's own memory.
+    """
+
+    light: onnx.ModelProto
+    weights: dict[str, NDArray[np.generic]]
+
+    def whole(self) -> onnx.ModelProto:
+        """The model with copies of the weights inside; the light part is not changed."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.light)
+        for name, values in self.weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        return model
+
+    def typed(self) -> onnx.ModelProto:
+        """The light model with its weights as inputs: for the checker and shape inference."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.light)
+        for name, values in self.weights.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            value = onnx.helper.make_tensor_value_info(name, kind, values.shape)
+            model.graph.input.append(value)
+        return model
+
+
 def export_graph(graph: gs.Graph, carried: Carried) -> onnx.ModelProto:
     """The model of ``graph``, with our functions added and everything carried put back.
 
     Raises ModelError where the graph's opset is below 17 and it holds nodes of our domain.
     """
+    return export_parts(graph, carried).whole()
+
+
+def export_parts(graph: gs.Graph, carried: Carried) -> Parts:
+    """As `export_graph`, with the large weights beside the model instead of inside."""
     opset = int(graph.opset)
     ours = [node.op for node in all_nodes(graph) if node.domain == neurons.DOMAIN]
     if ours and opset < 17:
@@ -74,8 +111,9 @@ def export_graph(graph: gs.Graph, carried: Carried) -> onnx.ModelProto:
     if ours:
         imports[neurons.DOMAIN] = neurons.DOMAIN_VERSION
     domains = [onnx.helper.make_opsetid(d, v) for d, v in [("", opset), *sorted(imports.items())]]
-    graph.import_domains = list(domains)
-    model = gs.export_onnx(graph, do_type_check=False)
+    light, weights = _without_large_constants(graph)
+    light.import_domains = list(domains)
+    model = gs.export_onnx(light, do_type_check=False)
     del model.opset_import[:]
     model.opset_import.extend(domains)
     model.functions.extend(neurons.functions_used(ours, opset))
@@ -88,7 +126,27 @@ def export_graph(graph: gs.Graph, carried: Carried) -> onnx.ModelProto:
             node.doc_string = carried.node_docs.get(node.output[0], "")
     for value in [*model.graph.input, *model.graph.output]:
         value.doc_string = carried.input_docs.get(value.name, "")
-    return model
+    return Parts(model, weights)
+
+
+def _without_large_constants(graph: gs.Graph) -> tuple[gs.Graph, dict[str, NDArray[np.generic]]]:
+    """A copy of ``graph`` whose large constants are nameless-typed variables, and their values."""
+    light = graph.copy()
+    weights: dict[str, NDArray[np.generic]] = {}
+    stand_ins: dict[int, gs.Variable] = {}
+    outputs = {id(t) for t in light.outputs}
+    for node in light.nodes:
+        for position, tensor in enumerate(node.inputs):
+            if not is_constant(tensor) or id(tensor) in outputs:
+                continue
+            values = tensor.values
+            if values.nbytes <= LARGE or values.dtype.hasobject:
+                continue
+            if id(tensor) not in stand_ins:
+                stand_ins[id(tensor)] = gs.Variable(tensor.name)
+                weights[tensor.name] = values
+            node.inputs[position] = stand_ins[id(tensor)]
+    return light, weights
 
 
 # --- questions about a graph ----------------------------------------------------------------------

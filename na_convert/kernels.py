@@ -5,7 +5,7 @@ Each takes a node, its inputs (None where an optional one is missing) and the fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any, TypeAlias
@@ -46,7 +46,7 @@ def conv_transpose(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array
         (*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True))),
         x.dtype,
     )
-    spread[(..., *(slice(None, None, s) for s in strides))] = x
+    spread[_spatial(slice(None, None, s) for s in strides)] = x
     reach = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
     widened = [(r, r + e) for r, e in zip(reach, extra, strict=True)]
     mirrored = np.flip(w, tuple(range(2, w.ndim)))
@@ -55,7 +55,7 @@ def conv_transpose(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array
     full = _convolve(_padded(spread, widened, 0), per_output, [1] * rank, dilations, group)
     crops = _transposed_pads(node, x.shape[2:], full.shape[2:], strides)
     kept = [slice(a, n - b) for (a, b), n in zip(crops, full.shape[2:], strict=True)]
-    return _add_bias(full[(..., *kept)], inputs)
+    return _add_bias(full[_spatial(kept)], inputs)
 
 
 def _convolve(
@@ -65,13 +65,8 @@ def _convolve(
     extent = [d * (k - 1) + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
     axes = tuple(range(2, x.ndim))
     windows = sliding_window_view(x, extent, axis=axes)
-    windows = windows[
-        (
-            ...,
-            *(slice(None, None, s) for s in strides),
-            *(slice(None, None, d) for d in dilations),
-        )
-    ]
+    steps = [slice(None, None, step) for step in (*strides, *dilations)]
+    windows = windows[_spatial(steps)]
     space = windows.shape[2 : x.ndim]
     kernel_first = (0, *range(x.ndim - 1, windows.ndim - 1), *range(1, x.ndim - 1))
     matrix = w.reshape(group, w.shape[0] // group, -1)
@@ -144,18 +139,13 @@ def _pool_windows(node: gs.Node, x: Array, padding: float) -> list[Array]:
         outputs.append(count)
         beyond.append((0, max(0, (count - 1) * s + d * (k - 1) + 1 - n - before - after)))
     padded = _padded(_padded(x, pads, padding), beyond, padding if np.isinf(padding) else 0)
-    return [
-        padded[
-            (
-                ...,
-                *(
-                    slice(i * d, i * d + (n - 1) * s + 1, s)
-                    for i, d, n, s in zip(position, dilations, outputs, strides, strict=True)
-                ),
-            )
-        ]
-        for position in product(*(range(k) for k in kernel))
-    ]
+    views = []
+    for position in product(*(range(k) for k in kernel)):
+        starts = [i * d for i, d in zip(position, dilations, strict=True)]
+        spans = [(n - 1) * s + 1 for n, s in zip(outputs, strides, strict=True)]
+        taken = (slice(a, a + n, s) for a, n, s in zip(starts, spans, strides, strict=True))
+        views.append(padded[_spatial(taken)])
+    return views
 
 
 # --- linear algebra and normalisation -------------------------------------------------------------
@@ -263,6 +253,11 @@ def ramp(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
 
 
 # --- shared ---------------------------------------------------------------------------------------
+
+
+def _spatial(slices: Iterable[slice]) -> tuple[Any, ...]:
+    """An index of the last axes, one slice each."""
+    return (..., *slices)
 
 
 def _present(value: Array | None) -> Array:

@@ -6,14 +6,19 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.inliner
+from numpy.typing import NDArray
 
 from . import neurons
 from .errors import ModelError, UsageError
+from .graph import Parts
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ def load(path: Path) -> Loaded:
     if not path.is_file():
         raise ModelError(f"{path}: no such file", remedy="give the path of an ONNX model")
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _sha256(path)
+        onnx.checker.check_model(path)
         model = onnx.load(path)
-        onnx.checker.check_model(model)
     except Exception as error:
         raise ModelError(f"{path}: not a readable ONNX model ({_first_line(error)})") from error
     if not model.graph.node:
@@ -47,14 +52,18 @@ def load(path: Path) -> Loaded:
     return Loaded(model, path, digest, path.stat().st_size)
 
 
-def save(model: onnx.ModelProto, path: Path) -> tuple[int, str]:
-    """Write ``model`` to ``path`` at once (temporary file, then rename); returns bytes and sha256.
+def save(parts: Parts, path: Path) -> tuple[int, str]:
+    """Write a model to ``path``, whole or not at all; returns its size in bytes and its sha256.
 
-    Raises UsageError where the folder is missing or cannot be written.
+    Weights are streamed, one at a time. Raises UsageError where the folder is missing or cannot be
+    written, and ModelError above protobuf's limit of 2 GiB.
     """
-    data = model.SerializeToString(deterministic=True)
-    write_atomically(path, data)
-    return len(data), hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    with atomic_file(path) as part, part.open("wb") as file:
+        for chunk in _encoded(parts):
+            file.write(chunk)
+            digest.update(chunk)
+    return path.stat().st_size, digest.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -62,20 +71,80 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises UsageError where the folder is missing or cannot be written.
     """
+    with atomic_file(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends without error."""
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder", remedy="create it, or choose another -o")
+    folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix=".na-convert-", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot write ({error.strerror})") from error
-    try:
         part = folder / path.name
-        part.write_bytes(data)
+        yield part
         os.replace(part, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot write ({error.strerror})") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- protobuf, written piece by piece -------------------------------------------------------------
+
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+def _encoded(parts: Parts) -> Iterator[bytes | memoryview]:
+    """The bytes of ``parts.whole()``, without ever holding the weights twice."""
+    head = onnx.ModelProto()
+    head.CopyFrom(parts.light)
+    head.ClearField("graph")
+    graph = parts.light.graph.SerializeToString(deterministic=True)
+    headers = [_tensor_header(name, values) for name, values in parts.weights.items()]
+    sizes = [
+        len(h) + values.nbytes for h, values in zip(headers, parts.weights.values(), strict=True)
+    ]
+    fields = [_field(_INITIALIZER, size) for size in sizes]
+    length = len(graph) + sum(sizes) + sum(map(len, fields))
+    if length > _PROTOBUF_LIMIT - (1 << 20):
+        raise ModelError(f"the SNN would have {length / 2**30:.1f} GiB, over protobuf's limit of 2")
+    yield head.SerializeToString(deterministic=True)
+    yield _field(_GRAPH, length)
+    yield graph
+    for field, header, values in zip(fields, headers, parts.weights.values(), strict=True):
+        yield field
+        yield header
+        yield np.ascontiguousarray(values).tobytes()
+
+
+def _tensor_header(name: str, values: NDArray[np.generic]) -> bytes:
+    """A TensorProto up to where its bytes begin."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=values.shape)
+    return tensor.SerializeToString(deterministic=True) + _field(_RAW_DATA, values.nbytes)
+
+
+def _field(number: int, length: int) -> bytes:
+    """Tag and length of a length-delimited protobuf field."""
+    encoded = bytearray([number << 3 | 2])
+    while length > 0x7F:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

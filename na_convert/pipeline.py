@@ -90,7 +90,7 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
         )
     names = [a.outputs[0].name for a in chosen]
     staircase_ann = graph.copy()
-    spiking = to_spiking.run(graph, shapes.observed(graph, carried, feeds, names), readout)
+    spiking = to_spiking.run(graph, shapes.of_one_sample(graph, carried, feeds, names), readout)
     reports.append(spiking.report)
     known = {r.node for r in refused}
     refused += tuple(r for r in spiking.report.refused if r.node not in known)

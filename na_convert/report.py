@@ -203,12 +203,12 @@ def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table
     for name in ("threshold", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     if measured:
-        for name in ("spike rate", "uneven", "occasional"):
+        for name in ("rate", "uneven", "occasional"):
             table.add_column(name, justify="right", no_wrap=True)
     for neuron in neurons:
         row = [
             Text(_shorten(neuron.name, 36)),
-            Text(" x ".join(str(size) for size in neuron.shape)),
+            Text("x".join(str(size) for size in neuron.shape)),
             Text(_range(_flat([neuron.threshold]))),
             Text("-" if neuron.levels is None else str(neuron.levels)),
         ]

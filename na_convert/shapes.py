@@ -7,35 +7,46 @@ from collections.abc import Sequence
 import onnx
 import onnx_graphsurgeon as gs
 
-from .graph import Carried, export_graph
+from .graph import Carried, Parts, export_parts
 from .neurons import ACTIVATION_OPS, DOMAIN
 from .runtime import Feeds, run
 
-_LARGE = 1024  # bytes; larger weights are left out of shape inference, which copies the model
 
-
-def observed(
+def of_one_sample(
     graph: gs.Graph, carried: Carried, feeds: Feeds, tensors: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of one sample (batch left out) of ``tensors``, from a run of ``graph``."""
+    """Shapes of ``tensors`` for one sample of ``feeds``, batch left out.
+
+    Inferred; where inference does not see through the graph, taken from a run.
+    """
     if not tensors:
         return {}
-    model = export_graph(graph, carried)
+    parts = export_parts(graph, carried)
+    typed = parts.typed()
+    for value in typed.graph.input:
+        if value.name in feeds:
+            sizes = (1, *feeds[value.name].shape[1:])
+            for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+                dim.dim_value = size
+    inferred = _inferred(typed)
+    if all(name in inferred and None not in inferred[name] for name in tensors):
+        return {name: tuple(d or 0 for d in inferred[name][1:]) for name in tensors}
+    model = parts.whole()
     known = {o.name for o in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
     values = run(model, {k: v[:1] for k, v in feeds.items()}, list(dict.fromkeys(tensors)))
     return {name: tuple(value.shape[1:]) for name, value in values.items()}
 
 
-def annotate(model: onnx.ModelProto, batch: str = "N") -> None:
-    """Write inferred shapes of inner tensors into ``model``; time lies in the batch as ``T*N``.
+def annotate(parts: Parts, batch: str = "N") -> None:
+    """Write inferred shapes of inner tensors into ``parts``; time lies in the batch as ``T*N``.
 
     A stale shape would pass the checker and fail in onnxruntime, so all are inferred anew.
     """
+    model = parts.light
     del model.graph.value_info[:]
-    inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
     timed = _timed_tensors(model)
-    for value in inferred.graph.value_info:
+    for value in _infer(parts.typed()).graph.value_info:
         tensor = value.type.tensor_type
         if not tensor.elem_type:
             continue
@@ -48,23 +59,27 @@ def annotate(model: onnx.ModelProto, batch: str = "N") -> None:
         model.graph.value_info.append(value)
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(f for f in model.functions if f.name in ACTIVATION_OPS)
-    light.graph.name = model.graph.name
-    light.graph.node.extend(_timeless(node) for node in model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    inputs = {i.name for i in model.graph.input}
-    for weight in model.graph.initializer:
-        if weight.ByteSize() <= _LARGE:
-            light.graph.initializer.append(weight)
-        elif weight.name not in inputs:
-            value = onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-            light.graph.input.append(value)
-    return light
+def _inferred(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """Inferred shapes by tensor; None for an unknown size."""
+    graph = _infer(model).graph
+    return {
+        value.name: tuple(
+            d.dim_value if d.HasField("dim_value") else None
+            for d in value.type.tensor_type.shape.dim
+        )
+        for value in [*graph.input, *graph.value_info, *graph.output]
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    timeless = onnx.ModelProto()
+    timeless.CopyFrom(model)
+    del timeless.functions[:]
+    timeless.functions.extend(f for f in model.functions if f.name in ACTIVATION_OPS)
+    del timeless.graph.node[:]
+    timeless.graph.node.extend(_timeless(node) for node in model.graph.node)
+    return onnx.shape_inference.infer_shapes(timeless)
 
 
 def _timeless(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -146,9 +146,9 @@ def _advance_pool(
         state = states[key] = MaxPoolCountsState.start(x, nothing.shape)
     state.total = state.total + x / unit
     pooled = kernels.max_pool(node, [state.total], x.dtype)
-    grown = pooled - state.pooled
+    grown = np.asarray((pooled - state.pooled) * unit)
     state.pooled = pooled
-    return grown * unit
+    return grown
 
 
 # --- onnxruntime: the file ------------------------------------------------------------------------

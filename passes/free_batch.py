@@ -16,6 +16,7 @@ followed at two batch sizes (`walk_shapes`). Cases, each with its test:
 * a constant with one equal row per sample: one row; in ``Concat``: expanded to the batch
 * ``Resize`` to fixed sizes that include the batch: scales, or the batch of its own input
 * ``Squeeze`` without axes: the axes that are 1 at every batch size
+* ``Reshape``, ``Flatten``, ``Expand``, ... that keep the shape at every size: dropped
 * a Reshape that mixes samples, an output that does not keep them apart: refused
 """
 
@@ -27,17 +28,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from na_convert.graph import is_constant, is_missing, is_standard, label, producer
+from na_convert.graph import is_constant, is_missing, is_output, is_standard, label, producer
 from na_convert.results import Refusal, Skip
 
+from .drop_noops import bypass
 from .fold_constants import to_constants
 from .node_builder import Builder
 from .reshape_targets import freed_target, resolve
 from .single_node import Array
-from .walk_shapes import Trial, batch_axis, walk
+from .walk_shapes import Shape, Trial, batch_axis, walk
 
 BATCH = "N"
 REMEDY = "export with a dynamic batch size (dynamic_shapes, or dynamic_axes), or one sample"
+_SAME_VALUES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand")
 _BATCHES = (2, 5)
 _SIZES = (64, 96)
 _ROUNDING = 1e-6
@@ -191,10 +194,27 @@ def _batch_of_input(work: Freeing, node: gs.Node) -> None:
         node.op, node.attrs, node.inputs = "Flatten", {"axis": 1}, [x]
         work.changed += 1
         return
+    zero = bool(node.attrs.get("allowzero", 0))
     rest = _slice(work, target, 1, label(node))
-    node.inputs = [x, _with_batch_of(work, x, rest, label(node))]
+    shape = _with_batch_of(work, x, rest, label(node))
+    for trial, result in _resolved(work, node, zero):
+        trial.shapes[shape.name] = (len(result),)
+        trial.values[shape.name] = np.asarray(result, np.int64)
+    node.inputs = [x, shape]
     node.attrs.pop("allowzero", None)
     work.changed += 1
+
+
+def _resolved(work: Freeing, node: gs.Node, zero: bool) -> list[tuple[Trial, Shape]]:
+    """What the Reshape makes of its input in each trial with its own batch in front."""
+    found = []
+    for trial in work.trials:
+        shape, target = trial.shape(node.inputs[0]), trial.value(node.inputs[1])
+        if shape is not None and target is not None:
+            result = resolve(np.asarray([shape[0], *target[1:]]), shape, zero)
+            if result is not None:
+                found.append((trial, result))
+    return found
 
 
 def _slice(work: Freeing, tensor: gs.Tensor, start: int, base: str) -> gs.Tensor:
@@ -364,7 +384,10 @@ def _equal_rows(values: Array) -> bool:
 def _settle(work: Freeing, node: gs.Node) -> None:
     """Make constants of what was computed from shapes and does not depend on them."""
     outputs = [t for t in node.outputs if t.name]
-    if not outputs or any(t in work.graph.outputs for t in outputs):
+    if is_standard(node, *_SAME_VALUES) and _keeps_shape(work, node):
+        work.changed += bypass(work.graph, node)
+        return
+    if not outputs or any(is_output(work.graph, t) for t in outputs):
         return
     found = [[t.values.get(o.name) for t in work.trials] for o in outputs]
     if any(v is None for values in found for v in values):
@@ -375,6 +398,14 @@ def _settle(work: Freeing, node: gs.Node) -> None:
     node.outputs = outputs
     to_constants(node, settled)  # type: ignore[arg-type]
     work.changed += 1
+
+
+def _keeps_shape(work: Freeing, node: gs.Node) -> bool:
+    x, y = node.inputs[0], node.outputs[0]
+    if is_constant(x):
+        return False
+    pairs = [(t.shape(x), t.shape(y)) for t in work.trials]
+    return all(a is not None and a == b for a, b in pairs)
 
 
 def _settled(node: gs.Node, values: Sequence[Array]) -> Array | None:
@@ -409,5 +440,3 @@ def _origin(node: gs.Node, value: Array) -> Array:
                 waiting.extend(tensor.inputs)
     return value
 
-
-__all__ = ["BATCH", "free_batch", "resolve"]

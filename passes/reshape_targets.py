@@ -47,11 +47,11 @@ def freed_target(
         written = [_at_batch(s, axis, b, fixed) for s, b in zip(shapes, batches, strict=True)]
     else:
         written = list(shapes)
-    results = [resolve(t, s, allow_zero) for t, s in zip(targets, written, strict=True)]
-    if any(r is None for r in results):
+    resolved = [resolve(t, s, allow_zero) for t, s in zip(targets, written, strict=True)]
+    results = [r for r in resolved if r is not None]
+    if len(results) < len(resolved):
         return None
-    first, second = results[0], results[1]
-    assert first is not None and second is not None
+    first, second = results[:2]
     if fixed is not None:
         position = _batch_position(written[0], first, axis, fixed)
     else:
@@ -59,7 +59,7 @@ def freed_target(
         position = varying[0] if len(varying) == 1 else None
     if position is None:
         return None
-    rest = [{r[k] for r in results if r} for k in range(len(first)) if k != position]
+    rest = [{r[k] for r in results} for k in range(len(first)) if k != position]
     if any(len(dims) > 1 for dims in rest):
         return "open"
     return [-1 if k == position else d for k, d in enumerate(first)]

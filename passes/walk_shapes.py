@@ -116,7 +116,9 @@ def _infer(
             continue
         if not is_standard(node) or not _shapes_known(node, trial):
             continue
-        proto = proto or node_proto(node, _unique(node.inputs), [t.name for t in node.outputs])
+        proto = proto or node_proto(
+            node, [t.name for t in node.inputs], [t.name for t in node.outputs]
+        )
         _infer_standard(node, proto, trial, types, opset)
 
 
@@ -190,11 +192,6 @@ def _infer_standard(
         dims = tensor_type.shape.dim
         known = tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims)
         trial.shapes[name] = tuple(d.dim_value for d in dims) if known else None
-
-
-def _unique(tensors: Sequence[gs.Tensor]) -> list[str]:
-    """Names for a lone node's inputs, which must differ where the tensors' constants share one."""
-    return ["" if is_missing(t) else t.name for t in tensors]
 
 
 def _elements(tensor: gs.Tensor) -> int:

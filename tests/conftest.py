@@ -82,9 +82,7 @@ def refused(result: Result) -> Result:
         Refusal("/blocks.3/attn/[softmax]", "Softmax", "not linear", "keep it in the readout"),
         Refusal("/blocks.3/attn/MatMul", "MatMul", "multiplies two spike trains", "remove it"),
     )
-    return replace(
-        result, neurons=(), refused=entries, equivalence=None, output=None, passed=False
-    )
+    return replace(result, neurons=(), refused=entries, equivalence=None, output=None, passed=False)
 
 
 def _neuron(index: int) -> Neuron:

@@ -13,7 +13,7 @@ from na_convert.neurons import IFState
 from na_convert.passes import to_spiking
 from na_convert.passes.to_spiking import Spiking
 from na_convert.runtime import run
-from na_convert.shapes import observed
+from na_convert.shapes import of_one_sample
 from na_convert.snn import Snn, metadata
 from na_convert.spec import check_graph, check_spiking
 from tests.build import PLAIN, graph, images, stair
@@ -27,7 +27,7 @@ TWO_LAYERS = CONV + stair("z", "a") + NEXT + stair("z2", "last") + HEAD
 
 def convert(g, carried, timesteps: int = 3) -> tuple[Spiking, onnx.ModelProto]:
     names = [n.outputs[0].name for n in to_spiking.choose_neurons(g)[0]]
-    shapes = observed(g, carried, {"x": images()}, names)
+    shapes = of_one_sample(g, carried, {"x": images()}, names)
     found = to_spiking.run(g, shapes)
     check_graph(g, "to_spiking")
     check_spiking(g, "to_spiking")

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from .. import neurons
 from ..errors import ModelError
-from ..graph import all_nodes, export_graph, import_graph, is_ours
+from ..graph import Parts, all_nodes, export_parts, import_graph, is_ours
 from ..shapes import annotate
 from ..snn import STATEFUL_OPS, Snn, neurons_from
 
@@ -22,6 +22,11 @@ TIMED_OPS = (*STATEFUL_OPS, "Encode", "Decode")
 
 
 def to_folded(snn: Snn) -> onnx.ModelProto:
+    """The model of ``snn``, weights inside; see `folded_parts`."""
+    return folded_parts(snn).whole()
+
+
+def folded_parts(snn: Snn) -> Parts:
     """The model of ``snn``; its nodes and tensors have the names they have in ``snn.graph``.
 
     Raises ModelError where the network already has a tensor called ``timesteps``.
@@ -38,12 +43,13 @@ def to_folded(snn: Snn) -> onnx.ModelProto:
     for node in graph.nodes:
         if is_ours(node, *TIMED_OPS):
             node.inputs.insert(1, timesteps)
-    model = export_graph(graph, snn.carried)
+    parts = export_parts(graph, snn.carried)
+    model = parts.light
     default = onnx.numpy_helper.from_array(np.asarray(snn.timesteps, np.int64), TIMESTEPS)
     model.graph.initializer.append(default)
     _document(model, snn)
-    annotate(model)
-    return model
+    annotate(parts)
+    return parts
 
 
 def from_folded(model: onnx.ModelProto) -> Snn:

@@ -1,0 +1,126 @@
+"""Each neuron layer of an SNN, beside the activation of the ANN that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import snn
+from .activation import NeuronParameters, Ramp, Staircase
+from .cut import Runner
+from .errors import CheckFailed
+from .graph import is_ours
+from .neurons import ACTIVATION_OPS
+from .passes.to_spiking import read_activation
+from .results import Neuron
+from .snn import IFParameters, Snn
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A neuron node of the SNN and the activation it replaces.
+
+    Attributes:
+        current, spikes: names of the node's tensors in the SNN.
+        root: name of the tensor that the activation is a function of.
+        fired: what the node says: threshold, amplitude, initial membrane.
+        function: the activation, from the ANN.
+    """
+
+    neuron: Neuron
+    current: str
+    spikes: str
+    root: str
+    fired: IFParameters
+    function: Staircase | Ramp
+    dtype: np.dtype[Any]
+
+    @property
+    def name(self) -> str:
+        return self.neuron.name
+
+    @cached_property
+    def expected(self) -> NeuronParameters:
+        """The neuron that the activation asks for."""
+        return self.function.neuron()
+
+    @cached_property
+    def stair(self) -> Array:
+        """Width of a stair in units of the current; for a ramp, which has none, its whole width."""
+        levels = self.function.levels if isinstance(self.function, Staircase) else 1
+        return np.asarray(np.abs(self.expected.threshold) / levels)
+
+    @property
+    def size(self) -> int:
+        """Neurons of one sample."""
+        return prod(self.neuron.shape)
+
+    @property
+    def half_level(self) -> float:
+        """Half a level, as a share of the amplitude; below it an activation is at its lowest."""
+        return 0.5 / self.function.levels if isinstance(self.function, Staircase) else 0.0
+
+    def unit_output(self, value: Array) -> Array:
+        """The ANN's activation ``value`` as a share of the amplitude: 0 at the lowest level, 1 at
+        the highest."""
+        return np.asarray((value - self.expected.output_offset) / self.expected.amplitude)
+
+
+def match_layers(network: Snn, staircase_ann: gs.Graph) -> tuple[Layer, ...]:
+    """The neuron layers of ``network`` with their activations, in order.
+
+    Raises CheckFailed where a layer has no counterpart.
+    """
+    nodes = {node.name: node for node in snn.neuron_nodes(network.graph)}
+    activations = {
+        node.outputs[0].name: node for node in staircase_ann.nodes if is_ours(node, *ACTIVATION_OPS)
+    }
+    found = []
+    for neuron in network.neurons:
+        node, activation = nodes.get(neuron.name), activations.get(neuron.output)
+        if node is None or activation is None:
+            missing = (
+                "node in the SNN" if node is None else f"activation {neuron.output!r} in the ANN"
+            )
+            raise CheckFailed(
+                f"neuron layer {neuron.name!r} has no {missing}",
+                node=neuron.name,
+                remedy="compare an SNN with the ANN that it was made from",
+            )
+        dtype = np.dtype(node.inputs[0].dtype or activation.inputs[1].values.dtype)
+        found.append(
+            Layer(
+                neuron,
+                node.inputs[0].name,
+                node.outputs[0].name,
+                activation.inputs[0].name,
+                snn.parameters(node),
+                read_activation(activation),
+                dtype,
+            )
+        )
+    return tuple(found)
+
+
+def split_by_owner(ann: gs.Graph, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``names`` that the ANN as exported has, and the others (a pass made them)."""
+    known = {t.name for node in ann.nodes for t in node.outputs}
+    inside = [name for name in dict.fromkeys(names) if name in known]
+    return inside, [name for name in dict.fromkeys(names) if name not in known]
+
+
+def reference_values(
+    run_ann: Runner, run_staircase_ann: Runner, feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Values of the ANN's tensors; what only the ANN after the passes has, fed the former."""
+    values = run_ann(feeds)
+    return {**values, **run_staircase_ann({**feeds, **values})}

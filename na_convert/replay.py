@@ -1,0 +1,260 @@
+"""The replay: the SNN's own operators and neurons, fed the ANN's values, must give its levels.
+
+Between two neuron layers an SNN is affine. Feed the ANN's activations of the layers before as a
+constant current through the SNN's own convolutions, biases and pools, let the layer's own neurons
+run for T = p steps, and each must fire as often as the ANN's level says (DESIGN: the replay). All
+in float64, the ANN recomputed too, so that only what conversion did is left of the differences:
+weights rounded to the file's float type once more. That noise is measured, not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .activation import Staircase
+from .evaluate import evaluate
+from .layers import Layer, match_layers, reference_values, split_by_owner
+from .neurons import IFState
+from .snn import Snn
+
+Array: TypeAlias = NDArray[Any]
+
+# Tolerance: this often the effect of rounding every input of a layer by half a unit in the last
+# place, at random. Weights are rounded once or twice, some of them alike for a whole channel.
+NOISE_MARGIN = 8.0
+_BLOCK = 1 << 15  # elements whose neurons run together: they stay in the cache
+
+
+@dataclass(frozen=True)
+class LayerReplay:
+    """One layer's replay; currents in stairs (for a ramp: in thresholds).
+
+    Attributes:
+        mismatches: elements whose count differs from the ANN's level, ties left out.
+        ties: elements whose count differs, so close to an edge that rounding may decide.
+        current_error: largest difference of the SNN's current from the ANN's.
+        tolerance: what rounding can do to a current; also the distance that makes a tie.
+        output_error: largest difference of the neurons' output from the ANN's, in output steps,
+            where the counts agree.
+        parameter_error: largest relative difference of threshold, amplitude and initial membrane
+            from those the activation asks for.
+        at_lowest, between, at_highest: numbers of elements by the ANN's level.
+    """
+
+    layer: Layer
+    elements: int
+    mismatches: int
+    ties: int
+    current_error: float
+    tolerance: float
+    output_error: float
+    parameter_error: float
+    at_lowest: int
+    between: int
+    at_highest: int
+
+    def merged(self, other: LayerReplay) -> LayerReplay:
+        """Of two sets of samples, together."""
+        return LayerReplay(
+            self.layer,
+            self.elements + other.elements,
+            self.mismatches + other.mismatches,
+            self.ties + other.ties,
+            max(self.current_error, other.current_error),
+            max(self.tolerance, other.tolerance),
+            max(self.output_error, other.output_error),
+            max(self.parameter_error, other.parameter_error),
+            self.at_lowest + other.at_lowest,
+            self.between + other.between,
+            self.at_highest + other.at_highest,
+        )
+
+
+@dataclass(frozen=True)
+class Replay:
+    """All layers in order, and the largest relative error of the outputs behind the last."""
+
+    layers: tuple[LayerReplay, ...]
+    readout_error: float
+    readout_where: str
+
+
+def replay(
+    ann: gs.Graph,
+    staircase_ann: gs.Graph,
+    network: Snn,
+    batches: Sequence[Mapping[str, Array]],
+    progress: Callable[[], None] = lambda: None,
+) -> Replay:
+    """Replay ``network`` against ``ann`` on ``batches`` of inputs.
+
+    Args:
+        ann: the network as exported (BatchNorm and activations as they were).
+        staircase_ann: the same with one node per activation, which says what each layer stands for.
+        progress: called after each batch.
+
+    Raises CheckFailed where a layer has no counterpart in the ANN.
+    """
+    layers = match_layers(network, staircase_ann)
+    names = [name for layer in layers for name in (layer.neuron.output, layer.root)]
+    outputs = [t.name for t in ann.outputs]
+    own, others = split_by_owner(ann, names)
+
+    def run_ann(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return evaluate(ann, feeds, [*own, *outputs])
+
+    def run_staircase_ann(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return evaluate(staircase_ann, feeds, others)
+
+    merged: list[LayerReplay] = []
+    readout, where = 0.0, ""
+    for index, feeds in enumerate(batches):
+        values = reference_values(run_ann, run_staircase_ann, feeds)
+        currents, noise = _currents(network, layers, values, feeds, outputs, seed=index)
+        found = [_replay_layer(layer, values, currents, noise) for layer in layers]
+        merged = [a.merged(b) for a, b in zip(merged, found, strict=True)] if merged else found
+        for name in outputs:
+            error = relative_error(values[name], currents[name])
+            if error > readout:
+                readout, where = error, name
+        progress()
+    return Replay(tuple(merged), readout, where)
+
+
+def _currents(
+    network: Snn,
+    layers: Sequence[Layer],
+    values: Mapping[str, Array],
+    feeds: Mapping[str, Array],
+    outputs: Sequence[str],
+    seed: int,
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """The SNN's currents under the ANN's activations, and what rounding does to each at most."""
+    given = {
+        **feeds,
+        **{layer.spikes: values[layer.neuron.output] - _offset(layer) for layer in layers},
+    }
+    tensors = [layer.current for layer in layers]
+    currents = evaluate(network.graph, given, [*tensors, *outputs])
+    rng = np.random.default_rng(seed)
+    eps = {layer.spikes: float(np.finfo(layer.dtype).eps) for layer in layers}
+    default = max(eps.values())
+    rounded = {
+        name: value * (1 + rng.uniform(-0.5, 0.5, value.shape) * eps.get(name, default))
+        if value.dtype.kind == "f"
+        else value
+        for name, value in given.items()
+    }
+    shifted = evaluate(network.graph, rounded, tensors)
+    noise = {t: float(np.max(np.abs(shifted[t] - currents[t]), initial=0)) for t in tensors}
+    return currents, noise
+
+
+def _offset(layer: Layer) -> Array:
+    return layer.expected.output_offset
+
+
+def _replay_layer(
+    layer: Layer,
+    values: Mapping[str, Array],
+    currents: Mapping[str, Array],
+    noise: Mapping[str, float],
+) -> LayerReplay:
+    expected = layer.expected
+    wanted = values[layer.root] * expected.current_gain + expected.current_offset
+    difference = np.abs(currents[layer.current] - wanted) / layer.stair
+    tolerance = _tolerance(layer, wanted / layer.stair, noise[layer.current])
+    output = values[layer.neuron.output] - _offset(layer)
+    if not isinstance(layer.function, Staircase):
+        return _ramp(layer, output, difference, tolerance)
+    level = np.round(output / expected.amplitude * layer.function.levels)
+    counts = fire(layer, currents[layer.current], layer.function.levels)
+    differs = counts != level
+    tie = layer.function.distance_to_edge(values[layer.root]) <= tolerance
+    step = np.abs(expected.amplitude) / layer.function.levels
+    made = counts / layer.function.levels * layer.fired.amplitude
+    output_error = np.where(differs, 0, np.abs(made - output) / step)
+    return LayerReplay(
+        layer,
+        level.size,
+        int(np.count_nonzero(differs & ~tie)),
+        int(np.count_nonzero(differs & tie)),
+        float(difference.max(initial=0)),
+        tolerance,
+        float(output_error.max(initial=0)),
+        _parameter_error(layer),
+        int(np.count_nonzero(level <= 0)),
+        int(np.count_nonzero((level > 0) & (level < layer.function.levels))),
+        int(np.count_nonzero(level >= layer.function.levels)),
+    )
+
+
+def _ramp(layer: Layer, output: Array, difference: Array, tolerance: float) -> LayerReplay:
+    """A ramp has no levels to compare: its neurons must get the ANN's current, and no other."""
+    share = output / layer.expected.amplitude
+    lowest, highest = share <= 0, share >= 1
+    return LayerReplay(
+        layer,
+        share.size,
+        int(np.count_nonzero(difference > tolerance)),
+        0,
+        float(difference.max(initial=0)),
+        tolerance,
+        0.0,
+        _parameter_error(layer),
+        int(np.count_nonzero(lowest)),
+        int(np.count_nonzero(~lowest & ~highest)),
+        int(np.count_nonzero(highest)),
+    )
+
+
+def _tolerance(layer: Layer, position: Array, noise: float) -> float:
+    """In stairs: rounding of what goes in, and of the currents and edges themselves."""
+    eps = float(np.finfo(layer.dtype).eps)
+    levels = layer.function.levels if isinstance(layer.function, Staircase) else 1
+    largest = float(np.max(np.abs(position), initial=0)) + levels + 1
+    return NOISE_MARGIN * noise / float(np.min(layer.stair)) + 2 * eps * largest
+
+
+def _parameter_error(layer: Layer) -> float:
+    """Relative; the initial membrane must be half a threshold."""
+    pairs = (
+        (layer.fired.threshold, layer.expected.threshold),
+        (layer.fired.amplitude, layer.expected.amplitude),
+        (layer.fired.initial, 0.5),
+    )
+    return max(float(np.max(np.abs(np.asarray(a) - b) / np.abs(b))) for a, b in pairs)
+
+
+def fire(layer: Layer, current: Array, timesteps: int) -> Array:
+    """Counts of the layer's own neurons under constant ``current`` [N, ...], as int64."""
+    theta = np.asarray(layer.fired.threshold, np.float64)
+    per_sample = theta.reshape(()) if theta.size == 1 else theta
+    shape = current.shape if theta.size > 1 else (current.size,)
+    thresholds = np.broadcast_to(per_sample, shape).reshape(-1)
+    counts = np.zeros(current.size, np.int64)
+    for block in _blocks(current.size):
+        z = current.reshape(-1)[block]
+        state = IFState.start(z, thresholds[block], np.ones(()), layer.fired.initial)
+        for _ in range(timesteps):
+            counts[block] += state.step(z).astype(np.int64)
+    return counts.reshape(current.shape)
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+
+
+def relative_error(expected: Array, found: Array) -> float:
+    """Largest difference, relative to the largest value expected; infinite if shapes differ."""
+    if expected.shape != found.shape:
+        return float("inf")
+    a, b = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+    scale = float(np.max(np.abs(a), initial=0)) or 1.0
+    return float(np.max(np.abs(a - b), initial=0)) / scale

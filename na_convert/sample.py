@@ -1,0 +1,142 @@
+"""Evaluating an elementwise function at chosen points, exactly or in the model's own float type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import pointwise
+from .elementwise import LAYOUT, Axes, Function
+from .graph import is_constant, is_standard, producer
+
+Array = NDArray[Any]
+
+
+class Sampler:
+    """``function`` as a callable on points ``[K, C]`` (C channels), floats computed in ``dtype``.
+
+    Constants are loaded once. Random and smooth operators raise NotImplementedError.
+    """
+
+    def __init__(self, function: Function, dtype: np.dtype[Any]) -> None:
+        self.function = function
+        self.dtype = dtype
+        self._constants = {
+            id(t): _floats_as(np.asarray(t.values), dtype)
+            for node in function.nodes
+            for t in node.inputs
+            if is_constant(t) and not t.is_empty()
+        }
+
+    def __call__(self, x: Array) -> Array:
+        """Values ``[K, C]`` at points ``x`` [K, C] (or [K, 1] for all channels alike)."""
+        channels = self.function.channels
+        wide = np.broadcast_to(x, (len(x), channels)).astype(self.dtype)
+        values = {id(self.function.root): self._spread(wide)}
+        for node in self.function.nodes:
+            values[id(node.outputs[0])] = self._run(node, values, len(x))
+        result = values[id(self.function.output)]
+        return np.broadcast_to(result.reshape(len(x), -1), (len(x), channels))
+
+    def _spread(self, x: Array) -> Array:
+        """``x`` [K, C] in the root's layout; the channel axis is where the constants vary."""
+        varying = {
+            label for axes in self.function.axes.values() for label, size in axes
+            if label > 0 and size > 1
+        }  # fmt: skip
+        start = self.function.axes[id(self.function.root)]
+        sizes = [x.shape[1] if label in varying else 1 for label, _ in start]
+        return x.reshape(len(x), *sizes[1:])
+
+    def _run(self, node: gs.Node, values: dict[int, Array], count: int) -> Array:
+        inputs = [self._value(t, values) for t in node.inputs]
+        axes = self.function.axes[id(node.outputs[0])]
+        if is_standard(node, "Transpose"):
+            order = node.attrs.get("perm")
+            return np.transpose(_given(inputs[0]), order)
+        if is_standard(node, *LAYOUT):
+            x = _given(inputs[0])
+            return x.reshape(_simulated_shape(axes, x, count))
+        if is_standard(node, "ConstantOfShape"):
+            shape = producer(node.inputs[0])
+            like = values[id(shape.inputs[0])] if shape is not None else None
+            return pointwise.evaluate(node, [like], self.dtype)
+        if node.op in _ALONG_AXIS and is_standard(node):
+            return _along_axis(node, [_given(i) for i in inputs], self.dtype)
+        return pointwise.evaluate(node, inputs, self.dtype)
+
+    def _value(self, tensor: gs.Tensor, values: dict[int, Array]) -> Array | None:
+        if tensor.is_empty():
+            return None
+        return values.get(id(tensor), self._constants.get(id(tensor)))
+
+
+def hints(function: Function) -> Array:
+    """The numbers in the graph of ``function`` and their products: where jumps may be."""
+    found: list[Array] = []
+    for node in function.nodes:
+        for tensor in node.inputs:
+            if is_constant(tensor) and not tensor.is_empty() and tensor.values.dtype.kind in "fiu":
+                found.append(np.unique(np.asarray(tensor.values, np.float64))[:32])
+    single = np.unique(np.concatenate([np.ones(1), *found]))
+    single = single[np.isfinite(single)][:48]
+    with np.errstate(all="ignore"):
+        ratios = single[:, None] / single[None, :]
+    every = np.concatenate([single, np.outer(single, single).ravel(), ratios.ravel()])
+    every = np.abs(every[np.isfinite(every)])
+    return np.unique(every[(every > 0) & (every < 2.0**40)])
+
+
+def _floats_as(values: Array, dtype: np.dtype[Any]) -> Array:
+    return values.astype(dtype) if values.dtype.kind == "f" else values
+
+
+def _given(value: Array | None) -> Array:
+    if value is None:
+        raise ValueError("a required input is missing")
+    return value
+
+
+def _simulated_shape(axes: Axes, x: Array, count: int) -> list[int]:
+    return [count if label == 0 else size for label, size in axes]
+
+
+# --- operators along an extra axis ----------------------------------------------------------------
+
+_REDUCERS = {
+    "ReduceMax": np.max,
+    "ReduceMean": np.mean,
+    "ReduceMin": np.min,
+    "ReduceSum": np.sum,
+}
+_ALONG_AXIS = (*_REDUCERS, "ArgMax", "ArgMin", "Concat", "Gather", "GatherND")
+
+
+def _along_axis(node: gs.Node, inputs: Sequence[Array], dtype: np.dtype[Any]) -> Array:
+    x = inputs[0]
+    if node.op == "Concat":
+        return np.concatenate(list(inputs), axis=int(node.attrs["axis"]))
+    if node.op == "Gather":
+        return np.asarray(x[inputs[1]])
+    if node.op == "GatherND":
+        return np.asarray(x[inputs[1][..., 0]])
+    keep = bool(int(node.attrs.get("keepdims", 1)))
+    if node.op in ("ArgMax", "ArgMin"):
+        return _arg_extreme(node, x, keep)
+    axes = node.attrs["axes"] if "axes" in node.attrs else np.ravel(inputs[1])
+    reduced = _REDUCERS[node.op](x, axis=tuple(int(a) for a in axes), keepdims=keep)
+    return np.asarray(reduced, x.dtype)
+
+
+def _arg_extreme(node: gs.Node, x: Array, keep: bool) -> Array:
+    find = np.argmax if node.op == "ArgMax" else np.argmin
+    axis = int(node.attrs.get("axis", 0))
+    if int(node.attrs.get("select_last_index", 0)):
+        found = x.shape[axis] - 1 - find(np.flip(x, axis), axis=axis, keepdims=keep)
+    else:
+        found = find(x, axis=axis, keepdims=keep)
+    return np.asarray(found)

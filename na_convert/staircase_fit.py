@@ -1,0 +1,350 @@
+"""What kind of curve a function of one number is, found by evaluating it.
+
+`fit` knows four kinds: a staircase ``s * (lo + clip(floor(x / d + phi - lo), 0, p))``, a ramp (clip
+or ReLU), an affine function, and anything else, for which it says why. It finds where the function
+stops changing on either side, whatever the scale; bisects the first and the last jump down to
+neighbouring floats; writes down the staircase that they imply; and then checks that form against
+the function at every stair, beside the jumps, and from 2**-40 to 2**40. All channels at once.
+
+The function is measured in float64, where float32 constants make jumps exact, and then checked once
+more in the model's own float type, where it may differ within a rounding error of a jump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .activation import Ramp, Staircase
+from .fit_checks import Mismatch, Points, check, grid
+from .fit_ties import tie_rule
+
+Array = NDArray[Any]
+Curve = Callable[[Array], Array]
+
+MAX_LEVELS = 1 << 20
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The kind of a curve ("staircase", "ramp", "affine" or "unknown") and its parameters.
+
+    Attributes:
+        activation: arrays ``[C]`` in the model's float type; None unless staircase or ramp.
+        reason, remedy: why it is unknown, and what to do; empty otherwise.
+        residual: largest difference from the function where it was checked, in stairs (for a ramp:
+            in units of its height).
+    """
+
+    kind: str
+    activation: Staircase | Ramp | None = None
+    reason: str = ""
+    remedy: str = ""
+    residual: float = 0.0
+
+
+def fit(
+    exact: Curve,
+    native: Curve,
+    channels: int,
+    dtype: np.dtype[Any],
+    hints: Array | None = None,
+    rounding: str = "",
+) -> Fit:
+    """Fit the function that ``exact`` (float64) and ``native`` (``dtype``) compute.
+
+    Args:
+        exact, native: from points ``[K, C]`` to values ``[K, C]``.
+        channels: C.
+        hints: positive numbers [H] near which, on either side of 0, something may happen.
+        rounding: the graph's rule for halves, for where none can be measured.
+    """
+    points = grid(hints)
+    values = exact(points[:, None])
+    if not np.all(np.isfinite(values)):
+        return _unknown("gives no finite number for some inputs")
+    if _is_affine(points, values):
+        return Fit("affine")
+    low, high = _plateau(-points[::-1], values[::-1]), _plateau(points, values)
+    if not (np.all(low.found) and np.all(high.found)):
+        return _open_ended(exact, native, points, values, low, high, dtype)
+    edges = _outer_jumps(exact, points, values, low, high)
+    if np.any(np.abs(edges.top - edges.bottom) <= 0):
+        return _unknown("is constant in some channels and not in others")
+    if np.all(np.abs(edges.first_value - edges.bottom) <= 1e-6 * np.abs(edges.top - edges.bottom)):
+        return _clip(exact, native, edges, points, dtype)
+    return _staircase(exact, native, edges, points, dtype, rounding)
+
+
+# --- range ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plateau:
+    """Where the function stops changing to the right: index into the points, per channel [C]."""
+
+    start: NDArray[np.intp]
+    found: NDArray[np.bool_]
+
+
+def _noise(x: Array) -> Array:
+    """Float error of a value that was computed by way of ``x`` (``x + (round(x) - x)``)."""
+    return np.asarray(64 * _EPS * np.abs(x))
+
+
+def _plateau(points: Array, values: Array) -> _Plateau:
+    """``points`` ascending; for the left side both are handed over mirrored."""
+    moved = np.abs(np.diff(values, axis=0)) > _noise(points[1:, None])
+    last = len(moved) - np.argmax(moved[::-1], axis=0)
+    start = np.where(np.any(moved, axis=0), last, 0)
+    return _Plateau(start, points[start] < 2.0**38)
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """The outermost jumps, per channel [C]: the first float behind the first jump and its value,
+    the first float of the upper plateau, and the values of both plateaus."""
+
+    first: Array
+    first_value: Array
+    last: Array
+    bottom: Array
+    top: Array
+
+
+def _outer_jumps(
+    exact: Curve, points: Array, values: Array, low: _Plateau, high: _Plateau
+) -> _Edges:
+    count = len(points)
+    columns = np.arange(values.shape[1])
+    last_low = count - 1 - low.start
+    bottom, top = values[last_low, columns], values[high.start, columns]
+    height = np.abs(top - bottom)
+
+    def left(x: Array) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(exact(x[None])[0] - bottom) <= 1e-9 * height + _noise(x))
+
+    def right(x: Array) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(exact(x[None])[0] - top) > 1e-9 * height + _noise(x))
+
+    next_to_low = np.minimum(last_low + 1, count - 1)
+    before_high = np.maximum(high.start - 1, 0)
+    _, first = bisect(left, points[last_low], points[next_to_low])
+    _, last = bisect(right, points[before_high], points[high.start])
+    return _Edges(first, exact(first[None])[0], last, bottom, top)
+
+
+def bisect(holds: Callable[[Array], NDArray[np.bool_]], a: Array, b: Array) -> tuple[Array, Array]:
+    """Neighbouring floats around a change: ``holds`` is true at the first, false at the second.
+
+    ``a`` (where it holds) and ``b`` (where not) are arrays [C], each halved on its own.
+    """
+    for _ in range(1100):  # enough from 2**40 down to the smallest float64
+        middle = a + (b - a) / 2
+        done = (middle == a) | (middle == b)
+        if np.all(done):
+            break
+        true = holds(middle) & ~done
+        a, b = np.where(true, middle, a), np.where(true | done, b, middle)
+    return a, b
+
+
+# --- kinds ----------------------------------------------------------------------------------------
+
+
+def _is_affine(points: Array, values: Array) -> bool:
+    x = points[:, None]
+    zero, one = np.searchsorted(points, [0.0, 1.0])
+    offset, slope = values[zero], values[one] - values[zero]
+    size = np.abs(slope * x) + np.abs(offset) + np.abs(x) * 1e-6
+    return bool(np.all(np.abs(values - (slope * x + offset)) <= 1e-9 * size))
+
+
+def _staircase(
+    exact: Curve,
+    native: Curve,
+    edges: _Edges,
+    points: Array,
+    dtype: np.dtype[Any],
+    rounding: str,
+) -> Fit:
+    height = edges.top - edges.bottom
+    first_jump = edges.first_value - edges.bottom
+    with np.errstate(all="ignore"):
+        ratio = height / first_jump
+    levels = np.round(ratio)
+    if not np.all(np.abs(ratio - levels) <= 1e-6 * np.abs(levels)) or np.any(levels < 1):
+        return _uneven(exact, edges)
+    if np.any(levels != levels[0]):
+        return _unknown(
+            f"has {int(levels.min())} levels in one channel and {int(levels.max())} in another",
+            "use the same number of levels in all channels of a layer",
+        )
+    p = int(levels[0])
+    if p > MAX_LEVELS:
+        return _unknown(f"has {p} levels; at most {MAX_LEVELS} make sense")
+    fitted = _canonical(edges, p)
+    rounded = _rounded(fitted, edges, dtype)
+    near = Points(edges.first, edges.last, points)
+    for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
+        mismatch = check(curve, candidate, near, kind)
+        if mismatch.found:
+            return _disagrees(exact, edges, mismatch, kind)
+    rule = tie_rule(exact, rounded, fitted, rounding)
+    activation = Staircase(
+        rounded.input_step, rounded.output_step, rounded.lowest_level, rounded.phase, p, rule
+    )
+    return Fit("staircase", activation, residual=mismatch.residual)
+
+
+def _canonical(edges: _Edges, p: int) -> Staircase:
+    """The staircase with these outermost jumps, in float64.
+
+    A single jump leaves the width of a stair open: it is then taken to be as wide as it is high,
+    which is the step of ``s * clip(round(x / s), 0, 1)`` and of sign(x).
+    """
+    s = (edges.top - edges.bottom) / p
+    d = (edges.last - edges.first) / (p - 1) if p > 1 else np.abs(s)
+    lo = _snapped(edges.bottom / s)
+    phi = _snapped(1 + lo - edges.first / d)
+    if np.all(s < 0) and np.all(np.abs(edges.top) < np.abs(edges.bottom)):
+        # Falls towards zero: count stairs from the right, so that silence means zero.
+        upper = _snapped(edges.top / -s)
+        return Staircase(-d, -s, upper, _snapped(upper + p + 1 + lo - phi), p, "")
+    return Staircase(d, s, lo, phi, p, "")
+
+
+def _snapped(values: Array) -> Array:
+    """Halves where ``values`` are halves but for float error."""
+    half = np.round(values * 2) / 2
+    return np.where(np.abs(values - half) <= 1e-9 * (1 + np.abs(values)), half, values)
+
+
+def _rounded(fitted: Staircase, edges: _Edges, dtype: np.dtype[Any]) -> Staircase:
+    """The parameters in ``dtype``; phi anew, so that phi - lo loses nothing by rounding lo."""
+    d = fitted.input_step.astype(dtype)
+    s = fitted.output_step.astype(dtype)
+    lo = fitted.lowest_level.astype(dtype)
+    shift = fitted.phase - fitted.lowest_level
+    phi = _snapped(shift + lo.astype(np.float64)).astype(dtype)
+    return Staircase(d, s, lo, phi, fitted.levels, "")
+
+
+def _clip(
+    exact: Curve, native: Curve, edges: _Edges, points: Array, dtype: np.dtype[Any]
+) -> Fit:
+    third = (edges.last - edges.first) / 3
+    y1, y2 = exact((edges.first + third)[None])[0], exact((edges.first + 2 * third)[None])[0]
+    with np.errstate(all="ignore"):
+        gain = _near_one((y2 - y1) / third)
+        low = edges.first + third - (y1 - edges.bottom) / gain
+        high = edges.first + 2 * third + (edges.top - y2) / gain
+    width = np.abs(high - low)
+    low = np.where(np.abs(low) <= 1e-9 * width, 0.0, low)
+    high = np.where(np.abs(high) <= 1e-9 * width, 0.0, high)
+    return _ramp(exact, native, Ramp(low, high, edges.bottom, gain), points, dtype)
+
+
+def _ramp(
+    exact: Curve, native: Curve, fitted: Ramp, points: Array, dtype: np.dtype[Any]
+) -> Fit:
+    every = (fitted.low, fitted.high, fitted.output_low, fitted.gain)
+    if not all(np.all(np.isfinite(a)) for a in (fitted.low, fitted.output_low, fitted.gain)):
+        return _unknown("is flat on both sides, and neither a staircase nor a clip between")
+    rounded = Ramp(*(np.asarray(a).astype(dtype) for a in every))
+    near = Points(fitted.low, np.where(np.isfinite(fitted.high), fitted.high, fitted.low), points)
+    for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
+        mismatch = check(curve, candidate, near, kind)
+        if mismatch.found:
+            return _unknown(
+                f"is flat on the outside but no straight clip: at {mismatch.x:.6g} it is "
+                f"{mismatch.y:.6g}, a clip would be {mismatch.expected:.6g}"
+            )
+    return Fit("ramp", rounded, residual=mismatch.residual)
+
+
+def _near_one(gain: Array) -> Array:
+    one = np.sign(gain)
+    return np.where(np.abs(gain - one) <= 1e-9, one, gain)
+
+
+def _open_ended(
+    exact: Curve,
+    native: Curve,
+    points: Array,
+    values: Array,
+    low: _Plateau,
+    high: _Plateau,
+    dtype: np.dtype[Any],
+) -> Fit:
+    """Functions that go on rising on one side or on both."""
+    if _is_stepped(exact, points):
+        return _unknown(
+            "rounds without a clip: it has no highest level, and a neuron fires at most once a step",
+            "clip the activation to its range before or after the rounding, and train with that",
+        )
+    if not np.all(low.found) or np.any(high.found):
+        if np.all(high.found):
+            return _unknown(
+                "is unbounded below and flat above",
+                "move the sign into the weights, so that the activation is a ReLU",
+            )
+        return _unknown("")
+    columns = np.arange(values.shape[1])
+    last_low = len(points) - 1 - low.start
+    bottom = values[last_low, columns]
+    start = points[np.minimum(last_low + 1, len(points) - 1)]
+    size = np.maximum(np.abs(start), 1.0)
+    y1, y2 = exact((start + size)[None])[0], exact((start + 3 * size)[None])[0]
+    with np.errstate(all="ignore"):
+        gain = _near_one((y2 - y1) / (2 * size))
+        corner = start + size - (y1 - bottom) / gain
+    corner = np.where(np.abs(corner) <= 1e-9, 0.0, corner)
+    return _ramp(exact, native, Ramp(corner, np.full_like(corner, np.inf), bottom, gain), points, dtype)
+
+
+def _is_stepped(exact: Curve, points: Array) -> bool:
+    """Whether the function is flat almost everywhere, between 2**-6 and 2**12."""
+    x = np.geomspace(2.0**-6, 2.0**12, 997)[:, None]
+    x = np.concatenate([-x, x])
+    same = np.abs(exact(x * (1 + 1e-9)) - exact(x)) <= _noise(x) * 0 + 1e-13 * np.abs(x)
+    moves = np.ptp(exact(points[:, None]), axis=0) > 0
+    return bool(np.all(np.mean(same, axis=0) > 0.95) and np.all(moves))
+
+
+# --- why not --------------------------------------------------------------------------------------
+
+_REMEDY = (
+    "use a quantised activation (models/quantizer.py) or a clip in its place and fine-tune, "
+    "or keep it behind the last neuron"
+)
+
+
+def _unknown(reason: str, remedy: str = _REMEDY) -> Fit:
+    return Fit("unknown", None, reason or "is neither a staircase nor a clip", remedy)
+
+
+def _uneven(exact: Curve, edges: _Edges) -> Fit:
+    """Neither jumps of equal height nor a ramp."""
+    x = np.linspace(0, 1, 997)[:, None] * (edges.last - edges.first) + edges.first
+    step = np.abs(edges.last - edges.first) * 1e-9
+    flat = np.mean(np.abs(exact(x + step) - exact(x)) <= 1e-12 * np.abs(edges.top - edges.bottom))
+    if flat < 0.5:
+        return _unknown("is flat on the outside, and neither a staircase nor a clip between")
+    return _unknown(
+        "has levels that are not evenly spaced, so that no threshold fits all of them",
+        "train with a uniform quantiser (LSQ, PACT, QCFS) instead of APoT or a codebook",
+    )
+
+
+def _disagrees(exact: Curve, edges: _Edges, mismatch: Mismatch, kind: np.dtype[Any]) -> Fit:
+    uneven = _uneven(exact, edges)
+    where = (
+        f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, even stairs would give {mismatch.expected:.9g}"
+    )
+    return _unknown(f"{uneven.reason} ({where}, {kind.name})", uneven.remedy)

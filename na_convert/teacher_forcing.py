@@ -1,0 +1,123 @@
+"""Comparing two graphs in pieces: both get the same values at every step that can jump.
+
+A rounding turns a difference of one unit in the last place into a whole level, which later layers
+multiply. So the second graph is cut behind each such step and fed the first one's value there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import qonnx
+from .cut import Runner, cut_model
+from .errors import PassFailed
+from .evaluate import evaluate
+from .graph import Carried, all_nodes, export_graph, is_ours, is_standard
+
+Array: TypeAlias = NDArray[Any]
+
+_JUMPING_OPS = (
+    "And", "ArgMax", "ArgMin", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
+    "Bucketize", "Ceil", "ConvInteger", "DynamicQuantizeLinear", "Equal", "Floor", "Greater",
+    "GreaterOrEqual", "Hardmax", "Less", "LessOrEqual", "MatMulInteger", "Mod", "NonZero", "Not",
+    "Or", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Round", "Shrink", "Sign",
+    "ThresholdedRelu", "TopK", "Xor",
+)  # fmt: skip
+
+
+class Difference(NamedTuple):
+    """Largest difference of two graphs: absolute, relative to the tensor's largest value, where."""
+
+    max_abs: float
+    max_rel: float
+    where: str
+
+
+def teacher_forced_error(
+    before: gs.Graph, after: gs.Graph, carried: Carried, feeds: Mapping[str, Array]
+) -> Difference:
+    """How far ``after`` is from ``before`` on ``feeds``, piece by piece.
+
+    ``after`` is cut behind every operator that jumps and whose output exists in ``before`` too,
+    and gets the value that ``before`` has there. Compared are the graph's outputs (those that jump
+    by what leads to them) and what goes into the operators cut off, where both graphs have it.
+
+    Raises PassFailed where ``after`` lost an output or has other shapes than ``before``, and
+    ModelError where a graph does not run.
+    """
+    shared = set(_computed(before)) & set(_computed(after))
+    outputs = [t.name for t in before.outputs]
+    kept = {t.name for t in after.outputs}
+    lost = [name for name in outputs if name not in kept]
+    if lost:
+        raise PassFailed(f"output {lost[0]!r} is missing after the pass", node=lost[0])
+    cut_nodes = [n for n in after.nodes if jumps(n) and _all_in(n.outputs, shared)]
+    cuts = {t.name for node in cut_nodes for t in node.outputs if t.name}
+    into = {t.name for node in cut_nodes for t in node.inputs if t.name in shared}
+    compared = [n for n in dict.fromkeys([*outputs, *sorted(into)]) if n not in cuts]
+    expected = runner(before, carried, (), [*compared, *sorted(cuts)])(feeds)
+    found = runner(after, carried, cuts, compared)({**feeds, **expected})
+    worst = Difference(0.0, 0.0, "")
+    for name in compared:
+        difference = _difference(name, expected[name], found[name])
+        worst = max(worst, difference, key=lambda d: d.max_rel)
+    return worst
+
+
+def runner(
+    graph: gs.Graph, carried: Carried, cuts: Collection[str], outputs: Sequence[str]
+) -> Runner:
+    """A function from inputs and cut tensors to ``outputs``: onnxruntime, or float32 in numpy.
+
+    numpy where the graph holds QONNX operators, which onnxruntime does not have.
+    """
+    if runs_in_onnxruntime(graph):
+        return cut_model(export_graph(graph.copy(), carried), cuts, outputs)
+
+    def run(values: Mapping[str, Array]) -> dict[str, Array]:
+        known = {t.name for t in graph.inputs} | set(cuts)
+        fed = {name: value for name, value in values.items() if name in known}
+        return evaluate(graph, fed, outputs, dtype=np.float32)
+
+    return run
+
+
+def runs_in_onnxruntime(graph: gs.Graph) -> bool:
+    return not any(qonnx.is_qonnx(node.domain, node.op) for node in all_nodes(graph))
+
+
+def jumps(node: gs.Node) -> bool:
+    """Whether the outputs of ``node`` can change by a step where its inputs change by a hair."""
+    if is_ours(node, "Staircase", "IF", "IFPerChannel") or qonnx.is_qonnx(node.domain, node.op):
+        return True
+    if is_standard(node, "Cast", "CastLike"):
+        return any(t.dtype is not None and np.dtype(t.dtype).kind in "iub" for t in node.outputs)
+    return is_standard(node, *_JUMPING_OPS) or node.domain == "com.microsoft"
+
+
+def _computed(graph: gs.Graph) -> Iterator[str]:
+    return (t.name for node in graph.nodes for t in node.outputs if t.name)
+
+
+def _all_in(tensors: Sequence[gs.Tensor], names: Collection[str]) -> bool:
+    return all(t.name in names for t in tensors if t.name)
+
+
+def _difference(name: str, expected: Array, found: Array) -> Difference:
+    if expected.shape != found.shape:
+        raise PassFailed(
+            f"tensor {name!r} had shape {list(expected.shape)} and has {list(found.shape)}",
+            node=name,
+        )
+    a, b = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))  # infinities of one sign are equal
+    if same.all():
+        return Difference(0.0, 0.0, name)
+    gap = float(np.max(np.abs(np.where(same, 0, a - b))))
+    scale = float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)))
+    return Difference(gap, gap / scale if scale else np.inf, name)

@@ -1,0 +1,54 @@
+"""One plain form for what exporters write in many: the first pass, and the order of its steps.
+
+1. `fold_constants`: constant subgraphs, weight quantisers among them, become constants
+2. `strip_noise`: random values of mean zero that training added; other randomness is refused
+3. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
+4. `drop_noops`: Identity, Dropout in inference, casts to the same type
+5. `free_batch`: any batch size; integers computed from shapes become constants
+6. `fold_constants` and `drop_noops` again, on what the steps before left
+
+Shapes that the file gave inner tensors are dropped: they may be wrong from here on. Names of
+tensors stay. (The opset is lifted earlier, on the ONNX model: `na_convert.lift`.) The cases are
+listed in the steps' modules.
+"""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from na_convert.results import PassReport
+
+from .dequantise import dequantise
+from .drop_noops import drop_noops
+from .fold_constants import fold_constants
+from .free_batch import free_batch
+from .strip_noise import strip_noise
+
+NAME = "normalise"
+
+
+def run(graph: gs.Graph) -> PassReport:
+    """Normalise ``graph`` in place; `changed` counts nodes changed or gone."""
+    _forget_shapes(graph)
+    folded, _ = fold_constants(graph)
+    stripped, notes, stochastic = strip_noise(graph)
+    taken_apart = dequantise(graph)
+    dropped = drop_noops(graph)
+    freed, left_alone, fixed = free_batch(graph)
+    folded_after, unfolded = fold_constants(graph)
+    dropped_after = drop_noops(graph)
+    changed = stripped + folded + taken_apart + dropped + freed + folded_after + dropped_after
+    return PassReport(
+        NAME,
+        changed,
+        skipped=(*left_alone, *unfolded),
+        refused=(*stochastic, *fixed),
+        notes=notes,
+    )
+
+
+def _forget_shapes(graph: gs.Graph) -> None:
+    interface = {id(t) for t in [*graph.inputs, *graph.outputs]}
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and id(tensor) not in interface:
+            tensor.shape = None

@@ -1,0 +1,356 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from na_convert import __version__, api, cli
+from na_convert.arguments import with_command
+from na_convert.data import Preprocessing
+from na_convert.errors import CheckFailed, DataError, NaConvertError, NotConvertible
+from na_convert.results import Result
+
+from .test_report import validate
+
+COMMANDS = ("convert", "inspect", "check")
+VALUES = {"-o": True, "--output": True, "-T": True, "--data": True, "-q": False, "--json": False}
+
+Calls = list[dict[str, Any]]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with files to name on the command line; their content is never looked at."""
+    for name in ("model.onnx", "model.snn.onnx", "data.npz"):
+        (tmp_path / name).write_bytes(b"content")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def calls(files: Path, result: Result, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """The API replaced by functions that note their arguments and return the example result."""
+    found: Calls = []
+
+    def record(name: str) -> Callable[..., Result]:
+        def function(*args: object, **options: object) -> Result:
+            found.append({"command": name, "args": args, **options})
+            return result
+
+        return function
+
+    for name in COMMANDS:
+        monkeypatch.setattr(api, name, record(name))
+    return found
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*args: object, **options: object) -> Result:
+        raise error
+
+    for name in COMMANDS:
+        monkeypatch.setattr(api, name, fail)
+
+
+def run(line: str) -> int:
+    return cli._run(line.split())
+
+
+# --- which command is meant -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("a.onnx", "convert a.onnx"),
+        ("a.onnx -T 4", "convert a.onnx -T 4"),
+        ("-T 4 a.onnx", "convert -T 4 a.onnx"),
+        ("-T4 -q a.onnx", "convert -T4 -q a.onnx"),
+        ("-qT 4 a.onnx", "convert -qT 4 a.onnx"),
+        ("--data=d.npz a.onnx", "convert --data=d.npz a.onnx"),
+        ("--data check a.onnx", "convert --data check a.onnx"),
+        ("sub/model", "convert sub/model"),
+        ("convert a.onnx", "convert a.onnx"),
+        ("inspect a.onnx", "inspect a.onnx"),
+        ("--json -T 4 check a b", "check --json -T 4 a b"),
+        ("-- check.onnx", "convert -- check.onnx"),
+        ("--json", "convert --json"),
+        ("", "convert"),
+        ("--version", "--version"),
+        ("--help", "--help"),
+    ],
+)
+def test_command_is_found(line: str, meant: str) -> None:
+    assert with_command(line.split(), COMMANDS, VALUES) == meant.split()
+
+
+def test_mistyped_command_is_no_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("chek model.onnx model.snn.onnx") == 2
+    assert capsys.readouterr().err == (
+        "error: chek: no such command, and no such file: did you mean `na-convert check`?\n"
+    )
+    assert run("frobnicate") == 2
+    assert "see na-convert --help" in capsys.readouterr().err
+
+
+def test_file_without_suffix_is_a_model(calls: Calls, files: Path) -> None:
+    (files / "network").write_bytes(b"content")
+    assert run("network") == 0
+    assert calls[0]["args"] == (Path("network"),)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_convert_passes_its_options_on(calls: Calls) -> None:
+    assert run("-T 4 model.onnx -o out.onnx --data data.npz --scale 1/255 --mean 0,-1 -q") == 0
+    call = calls[0]
+    progress = call.pop("progress")
+    progress("verifying", 0.5)
+    assert call == {
+        "command": "convert", "args": (Path("model.onnx"),), "output": Path("out.onnx"),
+        "timesteps": 4, "data": Path("data.npz"), "check": True,
+        "preprocessing": Preprocessing(scale=(1 / 255,), mean=(0.0, -1.0)),
+    }  # fmt: skip
+
+
+def test_defaults_of_convert(calls: Calls) -> None:
+    assert run("model.onnx --no-check") == 0
+    call = calls[0]
+    assert (call["output"], call["timesteps"], call["data"]) == (None, None, None)
+    assert (call["preprocessing"], call["check"]) == (None, False)
+
+
+def test_inspect_passes_its_options_on(calls: Calls) -> None:
+    assert run("inspect model.onnx -T 2") == 0
+    assert calls == [{"command": "inspect", "args": (Path("model.onnx"),), "timesteps": 2}]
+
+
+def test_check_passes_its_options_on(calls: Calls) -> None:
+    line = "check model.onnx model.snn.onnx --data data.npz -T 4,1,2 --min-agreement 0.9"
+    assert run(f"{line} --max-drop 1/100") == 0
+    call = calls[0]
+    assert call["args"] == (Path("model.onnx"), Path("model.snn.onnx"))
+    assert call["timesteps"] == (1, 2, 4)
+    assert (call["min_agreement"], call["max_drop"]) == (0.9, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("none.onnx", "none.onnx: no such file"),
+        ("sub/", "sub: is a folder"),
+        ("model.onnx -T 0", "-T 0: at least one time step is needed"),
+        ("model.onnx -T -3", "-T -3: at least one time step is needed"),
+        ("model.onnx -T four", "-T four: not a whole number of time steps"),
+        ("model.onnx -T 1,2", "-T 1,2: one number is needed here"),
+        ("model.onnx -o model.onnx", "-o model.onnx: would overwrite the input"),
+        ("model.onnx -o ../{folder}/model.onnx", "would overwrite the input"),
+        ("model.onnx -o link.onnx", "would overwrite the input"),
+        ("model.onnx -o sub", "-o sub: is a folder"),
+        ("model.onnx -o none/out.onnx", "no such folder none"),
+        ("model.onnx --report model.onnx", "--report model.onnx: would overwrite the input"),
+        ("model.onnx --data none.npz", "none.npz: no such file"),
+        ("model.onnx --data sub", "sub: is a folder"),
+        ("model.onnx --scale 1/0", "--scale 1/0: not a number"),
+        ("model.onnx --mean a,b", "--mean a,b: not a number"),
+        ("model.onnx other.onnx", "unexpected extra argument"),
+        ("model.onnx --frob", "No such option: --frob"),
+        ("", "Missing argument 'MODEL'"),
+        ("check model.onnx", "Missing argument 'SNN'"),
+        ("check model.onnx model.snn.onnx", "Missing option '--data'"),
+        ("check model.onnx none.onnx --data data.npz", "none.onnx: no such file"),
+        ("check model.onnx model.onnx --data data.npz --min-agreement 95", "from 0 to 1"),
+        ("check model.onnx model.onnx --data data.npz --max-drop -0.1", "from 0 to 1"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    calls: Calls, files: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    (files / "sub").mkdir()
+    (files / "link.onnx").symlink_to("model.onnx")
+    arguments = line.format(folder=files.name)
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert not calls
+
+    assert run(f"--json {arguments}") == 2
+    entries = json.loads(capsys.readouterr().out)
+    validate(entries, "failure")
+    assert message in f"{entries['error']['message']}: {entries['error']['remedy']}"
+
+
+# --- what is printed ------------------------------------------------------------------------------
+
+
+def test_summary_on_stdout_and_nothing_else(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("model.onnx") == 0
+    printed = capsys.readouterr()
+    assert "all checks passed" in printed.out
+    assert printed.err == ""
+    assert run("-q model.onnx") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_verbose_adds_the_passes(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    run("model.onnx -v")
+    assert "reorder_maxpool" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("model.onnx --json", "convert"),
+        ("inspect model.onnx --json", "inspect"),
+        ("check model.onnx model.snn.onnx --data data.npz --json", "check"),
+    ],
+)
+def test_json_and_report_are_the_same_object(
+    calls: Calls, files: Path, capsys: pytest.CaptureFixture[str], line: str, kind: str
+) -> None:
+    assert run(f"{line} --report report.json") == 0
+    entries = json.loads(capsys.readouterr().out)
+    validate(entries, kind)
+    assert json.loads((files / "report.json").read_text()) == entries
+
+
+@pytest.mark.parametrize("error", [NaConvertError("no way", node="n", remedy="do"), DataError("x")])
+def test_errors_of_the_api(
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: NaConvertError,
+) -> None:
+    raising(monkeypatch, error)
+    assert run("model.onnx --json --report report.json") == error.exit_code
+    printed = capsys.readouterr()
+    assert printed.err == f"error: {error}\n"
+    entries = json.loads(printed.out)
+    validate(entries, "failure")
+    assert entries["error"]["message"] == error.message
+    assert json.loads((files / "report.json").read_text()) == entries
+
+
+def test_refusals_are_a_table_before_the_error(
+    files: Path,
+    refused: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raising(monkeypatch, NotConvertible("model.onnx: 2 nodes", refused=refused.refused))
+    assert run("model.onnx") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Softmax" in printed.err
+    assert printed.err.endswith("error: model.onnx: 2 nodes\n")
+
+
+def test_failed_check_shows_what_was_measured(
+    files: Path,
+    failed: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raising(monkeypatch, CheckFailed("agreement is low", result=failed))
+    line = "check model.onnx model.snn.onnx --data data.npz"
+    assert run(line) == 1
+    printed = capsys.readouterr()
+    assert "would pass at" in printed.out
+    assert printed.err == "error: agreement is low\n"
+    assert run(f"{line} --json") == 1
+    entries = json.loads(capsys.readouterr().out)
+    validate(entries, "failure")
+    assert entries["equivalence"]["by_timestep"]
+
+
+def test_inspect_of_what_cannot_be_converted(
+    files: Path,
+    refused: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(api, "inspect", lambda model, timesteps: refused)
+    assert run("inspect model.onnx") == 1
+    printed = capsys.readouterr()
+    assert "Softmax" in printed.out
+    assert "2 node(s) cannot spike" in printed.err
+    assert run("inspect model.onnx --json") == 1
+    entries = json.loads(capsys.readouterr().out)
+    validate(entries, "failure")
+    assert len(entries["refused"]) == 2
+
+
+def test_unexpected_errors_ask_for_a_report(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(monkeypatch, KeyError("two\nlines"))
+    assert run("model.onnx --json") == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: unexpected KeyError: ")
+    assert printed.err.count("\n") == 1
+    assert "please report" in printed.err
+    validate(json.loads(printed.out), "failure")
+    assert run("model.onnx -v") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupt(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(monkeypatch, KeyboardInterrupt())
+    assert run("model.onnx") == 130
+    assert capsys.readouterr().err == "error: stopped\n"
+
+
+# --- as a process ---------------------------------------------------------------------------------
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "na_convert", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_shows_options_and_commands() -> None:
+    done = process("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for shown in ("Usage: na-convert [OPTIONS]", "--data", "--no-check", *COMMANDS):
+        assert shown in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_commands(command: str) -> None:
+    assert f"Usage: na-convert {command}" in process(command, "--help").stdout
+
+
+def test_version() -> None:
+    assert process("--version").stdout == f"na-convert {__version__}\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom na_convert.cli import _run\n_run(['--help'])\n"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'onnx_graphsurgeon', 'torch'}\n"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_reader_that_goes_away() -> None:
+    command = f"{sys.executable} -m na_convert --help | true"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stderr

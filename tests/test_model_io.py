@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from na_convert import model_io
+from na_convert.errors import ModelError, UsageError
+from na_convert.graph import export_parts
+from na_convert.runtime import run
+from tests.build import graph, images, model
+
+BODY = "z = Conv <pads = [1,1,1,1]> (x, w)\nf = Flatten (z)\ny = Gemm (f, v)"
+WEIGHTS = {"w": (4, 3, 3, 3), "v": (256, 500)}
+
+
+def test_streamed_file_equals_the_model(tmp_path: Path) -> None:
+    g, carried = graph(BODY, WEIGHTS)
+    parts = export_parts(g, carried.with_metadata({"k": "v"}))
+    assert "v" in parts.weights
+    path = tmp_path / "m.onnx"
+    size, digest = model_io.save(parts, path)
+    assert (size, digest) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert onnx.load(path) == parts.whole()
+    expected = run(model(BODY, WEIGHTS), {"x": images()})["y"]
+    np.testing.assert_array_equal(run(onnx.load(path), {"x": images()})["y"], expected)
+
+
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    digests = {
+        model_io.save(export_parts(*graph(BODY, WEIGHTS)), tmp_path / f"{i}.onnx")[1]
+        for i in range(2)
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x08\x07" * 50])
+def test_unreadable_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad\.onnx"):
+        model_io.load(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        model_io.load(tmp_path / "none.onnx")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), model_io.atomic_file(path) as part:
+        part.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        model_io.write_atomically(tmp_path / "none" / "out.onnx", b"")
+
+
+def test_foreign_functions_are_inlined_and_external_data_read(tmp_path: Path) -> None:
+    proto = model("y = Relu (x)", outputs="float[N,3,8,8] y")
+    proto.functions.append(
+        onnx.parser.parse_function(
+            '<domain: "other", opset_import: ["" : 17]> Twice (a) => (b) { b = Add (a, a) }'
+        )
+    )
+    proto.opset_import.append(onnx.helper.make_opsetid("other", 1))
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = "Twice", "other"
+    path = tmp_path / "f.onnx"
+    onnx.save(proto, path)
+    assert [n.op_type for n in model_io.load(path).model.graph.node] == ["Add"]
+    external = model(BODY, WEIGHTS)
+    onnx.save(external, tmp_path / "e.onnx", save_as_external_data=True, location="e.data")
+    loaded = model_io.load(tmp_path / "e.onnx").model
+    np.testing.assert_array_equal(
+        run(loaded, {"x": images()})["y"], run(model(BODY, WEIGHTS), {"x": images()})["y"]
+    )

@@ -1,0 +1,148 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from rich.console import Console
+
+from na_convert import report
+from na_convert.errors import CheckFailed, NaConvertError, NotConvertible
+from na_convert.results import Figure, Result
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs/result.schema.json").read_text())
+
+
+def validate(entries: dict[str, object], kind: str) -> None:
+    """Against the whole schema, and against the definition that is meant."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(entries, SCHEMA)
+    jsonschema.validate(entries, {**SCHEMA, "oneOf": [{"$ref": f"#/$defs/{kind}"}]})
+    json.dumps(entries, allow_nan=False)
+
+
+def printed(result: Result, width: int = 100, *, verbose: bool = False) -> str:
+    console = Console(width=width, highlight=False, color_system=None, record=True, quiet=False)
+    with console.capture() as captured:
+        report.summary(result, console, verbose=verbose)
+    return captured.get()
+
+
+def test_json_of_each_command_fits_the_schema(result: Result) -> None:
+    validate(report.to_json(result), "convert")
+    validate(report.to_json(replace(result, equivalence=None)), "convert")
+    validate(report.to_json(result, "check"), "check")
+    inspected = report.to_json(result, "inspect")
+    validate(inspected, "inspect")
+    assert "equivalence" not in inspected
+    assert "output" not in inspected
+
+
+def test_json_holds_thresholds_per_channel_as_lists(result: Result) -> None:
+    neurons = report.to_json(result)["neurons"]
+    assert neurons[0]["threshold"] == 1.5
+    assert neurons[-1]["threshold"] == [0.75, 1.5, 3.0]
+
+
+def test_json_has_no_nan(result: Result) -> None:
+    assert result.equivalence is not None
+    equivalence = replace(result.equivalence, fold_error=math.nan)
+    entries = report.to_json(replace(result, equivalence=equivalence))
+    validate(entries, "convert")
+    assert entries["equivalence"]["fold_error"] is None
+
+
+def test_json_of_failures_fits_the_schema(failed: Result, refused: Result) -> None:
+    plain = report.failure_json(NaConvertError("no", node="act1", remedy="do"))
+    assert plain["error"] == {"message": "no", "node": "act1", "remedy": "do"}
+    validate(plain, "failure")
+    check = report.failure_json(CheckFailed("no", result=failed), "check", failed)
+    assert set(check) == {"tool", "equivalence", "passed", "error", "refused"}
+    validate(check, "failure")
+    whole = report.failure_json(CheckFailed("no", result=failed), "convert", failed)
+    validate(whole, "failure")
+    nodes = report.failure_json(NotConvertible("no", refused=refused.refused))["refused"]
+    assert [node["op"] for node in nodes] == ["Softmax", "MatMul"]
+
+
+def test_shortfall_names_the_broken_figures(
+    result: Result, failed: Result, refused: Result
+) -> None:
+    assert report.shortfall(result) is None
+    error = report.shortfall(failed)
+    assert isinstance(error, CheckFailed)
+    assert error.node == "act3"
+    assert "agreement at T=3 0.884 (limit 0.9)" in error.message
+    error = report.shortfall(refused)
+    assert isinstance(error, NotConvertible)
+    assert error.refused == refused.refused
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_summary_fits_its_width(
+    result: Result, failed: Result, refused: Result, width: int
+) -> None:
+    for case in (result, failed, refused):
+        lines = printed(case, width, verbose=True).splitlines()
+        assert max(len(line) for line in lines[:-2]) <= width
+
+
+def test_summary_shows_what_matters(result: Result) -> None:
+    text = printed(result)
+    for shown in (
+        "9 BatchNormalization", "8 IF", "131,072 neurons in 8 layers", "p = 3", "0.75 .. 3",
+        "345.7 kB", "4.2 s", "16x32x32", "act7", "replay mismatches", "600 samples of images.npz",
+        "76.8 %", "88.4 %", "all checks passed", "uint8 pixels",
+    ):  # fmt: skip
+        assert shown in text, shown
+    assert "reorder_maxpool" not in text
+    assert "pool: already in front" in printed(result, verbose=True)
+
+
+def test_summary_shows_the_limit_that_would_have_passed(failed: Result) -> None:
+    text = printed(failed)
+    assert "FAIL" in text
+    assert "would pass at" in text
+    assert "0.884" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "shown"),
+    [(0.88412, 0.9, "0.884"), (1.2341e-4, 1e-4, "0.000124"), (17, 0, "17"), (math.inf, 1, "inf")],
+)
+def test_the_passing_limit_is_rounded_to_the_safe_side(
+    value: float, limit: float, shown: str
+) -> None:
+    assert report._passing_limit(Figure("figure", value, limit, passed=False)) == shown
+
+
+def test_summary_marks_layers_that_were_not_exercised(result: Result) -> None:
+    assert result.equivalence is not None
+    first, *others = result.equivalence.layers
+    layers = (replace(first, exercised=False), *others)
+    text = printed(replace(result, equivalence=replace(result.equivalence, layers=layers)))
+    assert "0.200 *" in text
+    assert "not exercised" in text
+
+
+def test_summary_without_labels_has_no_accuracy(result: Result) -> None:
+    assert result.equivalence is not None
+    rows = tuple(
+        replace(row, ann_accuracy=None, snn_accuracy=None) for row in result.equivalence.by_timestep
+    )
+    text = printed(replace(result, equivalence=replace(result.equivalence, by_timestep=rows)))
+    assert "accuracy" not in text
+    assert "agreement" in text
+
+
+def test_refusals_are_one_table_with_names_as_they_are(refused: Result) -> None:
+    text = printed(refused)
+    assert "[softm" in text  # not taken for markup
+    assert "multiplies two spike trains" in text
+    assert "remove it" in text
+
+
+def test_long_names_keep_their_end() -> None:
+    assert report._shorten("a" * 50 + "end", 10) == "…aaaaaaend"
+    assert report._shorten("short", 10) == "short"
