@@ -28,9 +28,9 @@ import numpy as np
 import onnx
 
 from na_convert import convert, model_io, pipeline
+from na_convert.activation import read_activation
 from na_convert.errors import NaConvertError, NotConvertible
 from na_convert.graph import is_ours
-from na_convert.passes.to_spiking import read_activation
 
 RELATIVE = 1e-6  # of steps and thresholds against the truth; the truth is float32
 RELATIVE_HALF = 1e-3  # for networks in half precision

@@ -1,130 +1,292 @@
-"""Train a low-bit network for conversion: float pre-training, then quantised fine-tuning.
+"""The training loop: float pre-training, then quantised fine-tuning, resumable at any step.
 
-    python -m na_convert.models.train --data cifar10_jpeg.npz --out runs/resnet8
-
-writes ``model.onnx`` (BatchNorm kept), ``model.pt`` and ``images.npz`` (test images and labels).
+What a step does depends on the checkpoint's state alone: images and augmentation come from seeds of
+(recipe seed, stage, epoch, step), noise from torch's generator, which a checkpoint holds.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-import typer
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 
-from .data import (
-    CIFAR10_MEAN,
-    CIFAR10_STD,
-    ImageSet,
-    load_jpeg_pack,
-    normalise,
-    training_batches,
-)
-from .export import export_onnx
-from .networks import CifarResNet
+from na_convert.errors import DataError
+
+from . import networks, processes
+from .data import Augmentation, Images, normalise, seeds
+from .data import Dataset as ImageDataset
+from .noise import Noise
 from .quantizer import initialise_steps, quantize
+from .recipe import Recipe
+
+STAGES = ("float", "quantised")
+
+Metrics = dict[str, str | int | float]
 
 
-def train(
-    data: Annotated[Path, typer.Option(help="the JPEG pack (.npz)")],
-    out: Annotated[Path, typer.Option(help="folder for the results")],
-    blocks: Annotated[int, typer.Option(help="blocks per stage; 1 is ResNet-8")] = 1,
-    bits: Annotated[int, typer.Option(help="bits of an activation")] = 2,
-    noise: Annotated[float, typer.Option(help="noise amplitude in steps")] = 0.5,
-    float_epochs: int = 20,
-    quantised_epochs: int = 10,
-    batch: int = 128,
-    seed: int = 0,
-    example_images: Annotated[int, typer.Option(help="test images to save beside the model")] = 600,
-) -> None:
-    """Train a ResNet on CIFAR-10 and export it to ONNX."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    training, test = load_jpeg_pack(data)
-    test = test.shuffled(seed)
-    out.mkdir(parents=True, exist_ok=True)
+class Interrupted(Exception):
+    """Training was asked to stop, and its state has been saved."""
 
-    net: nn.Module = CifarResNet(blocks).to(memory_format=torch.channels_last)
-    fit(net, training, test, epochs=float_epochs, peak_rate=0.2, batch=batch, generator=generator)
 
-    quantize(net, bits, noise)
-    sample = training.images[torch.randperm(len(training), generator=generator)[:512]]
-    initialise_steps(net, normalise(sample, CIFAR10_MEAN, CIFAR10_STD))
-    fit(
-        net, training, test, epochs=quantised_epochs, peak_rate=0.05, batch=batch,
-        generator=generator,
-    )  # fmt: skip
+@dataclass
+class Run:
+    """A run in progress: where it is, and all that the next step depends on."""
 
-    torch.save(net.state_dict(), out / "model.pt")
-    export_onnx(net, (3, 32, 32), out / "model.onnx", mean=CIFAR10_MEAN, std=CIFAR10_STD)
-    np.savez_compressed(
-        out / "images.npz",
-        x=test.images[:example_images].numpy(),
-        labels=test.labels[:example_images].numpy().astype(np.uint8),
+    recipe: Recipe
+    net: nn.Module
+    device: torch.device
+    optimiser: torch.optim.SGD
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    averaged: AveragedModel | None
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    metrics: list[Metrics] = field(default_factory=list)
+
+    @property
+    def best(self) -> nn.Module:
+        """The network to evaluate and to keep: with averaged weights where the recipe has them."""
+        return self.averaged.module if self.averaged is not None else self.net
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the outside wants to know and to say while training goes on.
+
+    ``progress`` is told the run after each step, ``save`` when its state should be kept (always
+    between two steps), ``stop`` says whether to save and leave.
+    """
+
+    progress: Callable[[Run], None] = lambda run: None
+    save: Callable[[Run], None] = lambda run: None
+    stop: Callable[[], bool] = lambda: False
+
+
+def start(recipe: Recipe, data: ImageDataset, device: torch.device) -> Run:
+    """A run at its first step, with freshly drawn weights."""
+    _check_batch(recipe, data)
+    torch.manual_seed(recipe.seed)
+    net = networks.build(
+        recipe.network.name,
+        data.classes,
+        shape=data.shape,
+        stem=recipe.network.stem or None,
+        widths=recipe.network.widths,
+    )
+    return begin_stage(recipe, data, net.to(device), 0)
+
+
+def begin_stage(
+    recipe: Recipe,
+    data: ImageDataset,
+    net: nn.Module,
+    stage: int,
+    device: torch.device | None = None,
+) -> Run:
+    """A run at the first step of ``stage``, with an optimiser and a schedule of its own."""
+    where = device or next(net.parameters()).device
+    if recipe.training.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    plan = getattr(recipe, STAGES[stage])
+    optimiser = torch.optim.SGD(
+        _parameter_groups(net, recipe.training.weight_decay),
+        lr=plan.peak_rate,
+        momentum=recipe.training.momentum,
+        nesterov=recipe.training.momentum > 0,
+    )
+    steps = max(1, plan.epochs * steps_per_epoch(recipe, data))
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if recipe.training.schedule == "onecycle":
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.peak_rate, steps)
+    else:
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    averaged = None
+    if recipe.training.ema:
+        average = get_ema_multi_avg_fn(recipe.training.ema)
+        averaged = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+    return Run(recipe, net, where, optimiser, schedule, averaged, stage)
+
+
+def quantised(recipe: Recipe, net: nn.Module) -> nn.Module:
+    """``net`` with its activations (and weights) replaced as the recipe says."""
+    q = recipe.quantiser
+    noise = Noise(q.noise, q.law, q.probability)
+    return quantize(net, q.bits, noise, per_channel=q.per_channel, weight_bits=q.weight_bits)
+
+
+def train(run: Run, data: ImageDataset, hooks: Hooks) -> Run:
+    """Train ``run`` to the end of the recipe. Raises Interrupted where ``hooks.stop`` said so."""
+    while True:
+        _train_stage(run, data, hooks)
+        if run.stage + 1 == len(STAGES):
+            return run
+        run = _quantised_run(run, data)
+
+
+def steps_per_epoch(recipe: Recipe, data: ImageDataset) -> int:
+    """The last, smaller batch of an epoch is left out."""
+    return len(data.training) // recipe.training.batch
+
+
+def _quantised_run(run: Run, data: ImageDataset) -> Run:
+    recipe = run.recipe
+    net = quantised(recipe, run.best)
+    source = next(seeds(recipe.seed, run.stage + 1))
+    order = torch.randperm(len(data.training), generator=torch.Generator().manual_seed(source))
+    images, _ = data.training.batch(order[: recipe.quantiser.initial_images])
+    initialise_steps(net, normalise(images.to(run.device), data.mean, data.std))
+    following = begin_stage(recipe, data, net, run.stage + 1)
+    following.metrics, following.seconds = run.metrics, run.seconds
+    return following
+
+
+def _train_stage(run: Run, data: ImageDataset, hooks: Hooks) -> None:
+    plan = getattr(run.recipe, STAGES[run.stage])
+    # Where several processes share one seed, each draws noise of its own.
+    if run.epoch == run.step == 0:
+        torch.manual_seed(next(seeds(run.recipe.seed, run.stage, processes.rank())))
+    net = processes.wrapped(run.net, run.device)
+    while run.epoch < plan.epochs:
+        _train_epoch(run, net, data, hooks)
+        correct = accuracy(run.best, data, run.device)
+        run.metrics.append(
+            {
+                "stage": STAGES[run.stage],
+                "epoch": run.epoch + 1,
+                "loss": run.loss / steps_per_epoch(run.recipe, data),
+                "test_accuracy": correct,
+                "seconds": round(run.seconds, 1),
+            }
+        )
+        run.epoch, run.step, run.loss = run.epoch + 1, 0, 0.0
+        hooks.save(run)
+        hooks.progress(run)
+
+
+def _train_epoch(run: Run, net: nn.Module, data: ImageDataset, hooks: Hooks) -> None:
+    training = run.recipe.training
+    loss_of = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+    saved = time.monotonic()
+    net.train()
+    for images, labels in _batches(run, data):
+        began = time.monotonic()
+        inputs = normalise(images.to(run.device), data.mean, data.std)
+        with torch.autocast(
+            run.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"
+        ):
+            logits = net(inputs)
+        loss = loss_of(logits.float(), labels.to(run.device))
+        run.optimiser.zero_grad()
+        loss.backward()
+        if training.clip:
+            nn.utils.clip_grad_norm_(run.net.parameters(), training.clip)
+        run.optimiser.step()
+        run.schedule.step()
+        if run.averaged is not None:
+            run.averaged.update_parameters(run.net)
+        step_loss, asked = processes.total([loss.item(), float(hooks.stop())], run.device)
+        run.loss += step_loss / processes.world_size()
+        run.step += 1
+        run.seconds += time.monotonic() - began
+        hooks.progress(run)
+        if asked:
+            hooks.save(run)
+            raise Interrupted
+        if processes.world_size() == 1 and _is_due(saved, training.checkpoint_minutes):
+            hooks.save(run)
+            saved = time.monotonic()
+
+
+def _is_due(since: float, minutes: float) -> bool:
+    return time.monotonic() - since > 60 * minutes
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The batches of an epoch by number, so that worker processes can make them."""
+
+    def __init__(
+        self, images: Images, batches: list[tuple[Tensor, int]], augmentation: Augmentation
+    ) -> None:
+        self.images, self.batches, self.augmentation = images, batches, augmentation
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        indices, seed = self.batches[number]
+        part = processes.my_part(len(indices))
+        return self.images.training_batch(indices, seed, self.augmentation, part)
+
+
+def _batches(run: Run, data: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of the batches of ``run``'s epoch, from its step on."""
+    training = run.recipe.training
+    source = seeds(run.recipe.seed, run.stage, run.epoch)
+    generator = torch.Generator().manual_seed(next(source))
+    order = torch.randperm(len(data.training), generator=generator)
+    steps = steps_per_epoch(run.recipe, data)
+    chosen = order[: steps * training.batch].split(training.batch)
+    batches = list(zip(chosen, source, strict=False))[run.step :]
+    augmentation = Augmentation(training.padding, training.flip)
+    dataset = _Batches(data.training, batches, augmentation)
+    if not training.workers:
+        return (dataset[number] for number in range(len(dataset)))
+    # A generator of its own keeps the loader from drawing on torch's, which the noise comes from.
+    return iter(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=training.workers,
+            generator=torch.Generator().manual_seed(0),
+        )
     )
 
 
-def fit(
-    net: nn.Module,
-    training: ImageSet,
-    test: ImageSet,
-    *,
-    epochs: int,
-    peak_rate: float,
-    batch: int,
-    generator: torch.Generator,
-) -> None:
-    """SGD with Nesterov momentum and a one-cycle rate; bfloat16 convolutions; prints each epoch."""
-    optimiser = torch.optim.SGD(_parameter_groups(net), lr=peak_rate, momentum=0.9, nesterov=True)
-    steps = epochs * (len(training) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak_rate, total_steps=steps)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=0.05)
-    start = time.perf_counter()
-    for epoch in range(epochs):
-        net.train()
-        total = 0.0
-        batches = 0
-        for images, labels in training_batches(training, batch, generator):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = net(normalise(images, CIFAR10_MEAN, CIFAR10_STD))
-            loss = loss_of(logits.float(), labels)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item()
-            batches += 1
-        print(
-            f"epoch {epoch + 1}/{epochs}  loss {total / batches:.4f}  "
-            f"test accuracy {accuracy(net, test):.4f}  {time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
-
-
 @torch.no_grad()
-def accuracy(net: nn.Module, data: ImageSet, batch: int = 500) -> float:
-    """Share of ``data`` classified correctly, in float32, without noise."""
+def logits(
+    net: nn.Module, data: ImageDataset, indices: Tensor, device: torch.device, batch: int = 500
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits [n, classes] and labels [n] of test images, batch by batch, in float32, no noise."""
     net.eval()
-    correct = 0
-    for images, labels in zip(data.images.split(batch), data.labels.split(batch), strict=True):
-        logits = net(normalise(images, CIFAR10_MEAN, CIFAR10_STD))
-        correct += int((logits.argmax(1) == labels).sum())
-    return correct / len(data)
+    for chosen in indices.split(batch):
+        images, labels = data.test.batch(chosen)
+        yield net(normalise(images.to(device), data.mean, data.std)), labels.to(device)
 
 
-def _parameter_groups(net: nn.Module, weight_decay: float = 5e-4) -> list[dict[str, object]]:
+def accuracy(net: nn.Module, data: ImageDataset, device: torch.device) -> float:
+    """Share of the test images classified correctly; each process evaluates a part of them."""
+    mine = torch.arange(len(data.test))[processes.rank() :: processes.world_size()]
+    correct = sum(
+        int((scores.argmax(1) == labels).sum())
+        for scores, labels in logits(net, data, mine, device)
+    )
+    return processes.total([float(correct)], device)[0] / len(data.test)
+
+
+def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weights decay; biases, BatchNorm and steps do not."""
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
+    named = list(net.named_parameters())
+    weights = [p for name, p in named if p.ndim > 1 and not name.endswith("step")]
+    others = [p for name, p in named if p.ndim <= 1 or name.endswith("step")]
     return [
         {"params": weights, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
 
 
-if __name__ == "__main__":
-    typer.run(train)
+def _check_batch(recipe: Recipe, data: ImageDataset) -> None:
+    batch = recipe.training.batch
+    if len(data.training) < batch:
+        raise DataError(
+            f"{len(data.training)} training images do not fill a batch of {batch}",
+            remedy="give more images, or set training.batch in the recipe",
+        )
+    if batch % processes.world_size():
+        raise DataError(f"a batch of {batch} does not divide among {processes.world_size()}")

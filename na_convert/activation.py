@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
@@ -114,3 +115,11 @@ class NeuronParameters:
     current_gain: Array
     current_offset: Array
     output_offset: Array
+
+
+def read_activation(node: gs.Node) -> Staircase | Ramp:
+    """The activation of a ``Staircase`` or ``Ramp`` node, in float64."""
+    values = [np.asarray(t.values, np.float64) for t in node.inputs[1:]]
+    if node.op == "Ramp":
+        return Ramp(*values)
+    return Staircase(*values, int(node.attrs["levels"]), str(node.attrs["tie_rule"]))

@@ -60,6 +60,10 @@ Std = Annotated[
     str | None,
     typer.Option("--std", metavar="F,F,F", help="uint8 images: standard deviation per channel"),
 ]
+ReadoutFrom = Annotated[
+    str | None,
+    typer.Option("--readout-from", metavar="NODE", help="NODE and all behind it stay analog"),
+]
 Report = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE", help="write the JSON object to a file as well"),
@@ -104,6 +108,17 @@ def convert_command(
     scale: Scale = None,
     mean: Mean = None,
     std: Std = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", metavar="NPZ", help="samples that give ReLUs their thresholds"),
+    ] = None,
+    percentile: Annotated[
+        float, typer.Option("--percentile", metavar="F", help="of the values; 100: the maximum")
+    ] = 100.0,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="calibrate one threshold per channel")
+    ] = False,
+    readout_from: ReadoutFrom = None,
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -113,7 +128,7 @@ def convert_command(
     """Convert the low-bit ANN in MODEL to a spiking network, and prove that they agree."""
     steps = one_timestep(timesteps)
     pixels = _preprocessing(scale, mean, std)
-    for given in (model, data):
+    for given in (model, data, calibrate):
         existing_file(given)
     writable_file(output, "-o", not_over=model)
     writable_file(report, "--report", not_over=model)
@@ -123,7 +138,8 @@ def convert_command(
 
         return api.convert(
             model, output=output, timesteps=steps, data=data, preprocessing=pixels,
-            check=not no_check, progress=progress,
+            check=not no_check, calibrate=calibrate, percentile=percentile,
+            per_channel=per_channel, readout_from=readout_from, progress=progress,
         )  # fmt: skip
 
     return _carry_out("convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -135,6 +151,7 @@ def inspect_command(
     timesteps: Annotated[
         str | None, typer.Option("-T", "--timesteps", metavar="N", help="as for convert")
     ] = None,
+    readout_from: ReadoutFrom = None,
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -148,7 +165,7 @@ def inspect_command(
     def run(progress: Progress) -> Result:
         from . import api
 
-        return api.inspect(model, timesteps=steps)
+        return api.inspect(model, timesteps=steps, readout_from=readout_from)
 
     return _carry_out("inspect", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
 

@@ -1,15 +1,13 @@
 """The proof that an SNN does what its ANN did: a ladder of checks, each with its limit.
 
-======================  ===========================================================================
-parameters              threshold, amplitude and initial membrane are those the activations ask for
-replay                  the ANN's own values through the SNN's operators and neurons: same levels
-                        (`replay`); and the outputs behind the last neurons
-round trip              onnxruntime: the ANN before and after the passes fires the same levels
-engines                 onnxruntime against the equations in numpy, layer by layer (`engines`)
-charge                  what flows into a neuron is what it fires and what is left
-constant current        the first layer's spikes are even: as many as its mean current asks for
-end to end              accuracy, agreement, unevenness: reported, limited by the user if at all
-======================  ===========================================================================
+==================  ===============================================================================
+replay              the ANN's own values through the SNN's operators and neurons: same levels
+                    (`replay`), same currents within rounding, same outputs behind the last layer
+round trip          the ANN before and after the passes fires the same levels (`round_trip`)
+engines, charge     onnxruntime against the equations in numpy, layer by layer (`engines`)
+constant current    where the current is constant the spikes are even
+end to end          accuracy, agreement, unevenness: reported; limits are the user's (`statistics`)
+==================  ===============================================================================
 """
 
 from __future__ import annotations
@@ -24,17 +22,17 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .activation import Staircase
 from .data import Samples
-from .engines import FLOAT_NOISE, LayerEngines, compare_engines
-from .errors import CheckFailed
+from .engines import LayerEngines, compare_engines
 from .layers import Layer, match_layers, reference_values, split_by_owner
-from .replay import LayerReplay, Replay, replay
-from .results import Equivalence, Figure, LayerResult, TimestepResult
+from .replay import LayerReplay, replay
+from .results import Equivalence, LayerResult, TimestepResult
+from .round_trip import round_trip
+from .rungs import engine_figures, even_figure, replay_figures, stop_at_failure
 from .simulate import Simulation, onnxruntime_engine
 from .snn import Snn
-from .statistics import LayerCounts, batch_size, count_layer, timestep_result
-from .teacher_forcing import Difference, runner, runs_in_onnxruntime, teacher_forced_error
+from .statistics import LayerCounts, count_layer, timestep_result
+from .teacher_forcing import Difference, runner, teacher_forced_error
 
 __all__ = ["Difference", "teacher_forced_error", "verify"]
 
@@ -42,7 +40,8 @@ Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[float], None]
 
 EXACT_SAMPLES = 32
-MEMORY = 256 << 20  # bytes of recorded currents and spikes, and of replayed values
+MEMORY = 256 << 20  # bytes: about what one batch of recorded or replayed values may take
+_LARGEST_BATCH = 64
 
 
 def verify(
@@ -63,265 +62,112 @@ def verify(
         staircase_ann: the same after the passes, each activation one node.
         network: the SNN; ``folded`` is the file made of it.
         timesteps: the T at which accuracy and agreement are measured, beside the SNN's own.
-        exact_samples: how many samples go through replay and engine comparison (float64).
+        exact_samples: how many samples go through replay and engine comparison (in float64).
         progress: called with the share done, 0 to 1.
 
-    Raises CheckFailed, naming the layer, at the first rung that breaks its limit.
+    Raises CheckFailed at the first rung that breaks its limit, naming the layer.
     """
     layers = match_layers(network, staircase_ann)
-    few = _first(samples.feeds, exact_samples)
-    replayed = replay(
-        ann, staircase_ann, network, list(_batches(few, _replay_batch(layers))),
-        progress=_steps(progress, 0.0, 0.4, _replay_batch(layers), few),
-    )  # fmt: skip
-    figures = list(_replay_figures(replayed))
-    _stop_at_first_failure(figures)
-    figures += _round_trip_figures(ann, staircase_ann, network, layers, few)
-    _stop_at_first_failure(figures)
-    progress(0.5)
+    few = _rows(samples.feeds, 0, exact_samples)
+    batches = list(_batches(few, _batch_size(layers, copies=12)))
+    replayed = replay(ann, staircase_ann, network, batches, lambda share: progress(0.4 * share))
+    figures = replay_figures(replayed)
+    stop_at_failure(figures)
+    figures.append(round_trip(ann, staircase_ann, network.carried, layers, batches))
+    stop_at_failure(figures)
+    stages = _Stages(ann, staircase_ann, network, folded, layers)
     steps = sorted({*timesteps, network.timesteps})
-    behaviour = _behaviour(
-        ann, staircase_ann, network, folded, layers, samples, steps, exact_samples,
-        lambda share: progress(0.5 + 0.5 * share),
-    )  # fmt: skip
-    figures += _engine_figures(behaviour)
-    figures += _even_figures(layers, behaviour.counts)
-    _stop_at_first_failure(figures)
+    ran = _run(stages, samples, steps, exact_samples, lambda s: progress(0.5 + 0.5 * s))
+    figures += engine_figures(ran.engines, ran.output_error)
+    figures.append(even_figure(layers, ran.counts))
+    stop_at_failure(figures)
     return Equivalence(
         data=samples.description,
         samples=len(samples),
         fold_error=None,
         replay_mismatches=sum(r.mismatches for r in replayed.layers),
         replay_ties=sum(r.ties for r in replayed.layers),
-        engine_differences=sum(e.differences for e in behaviour.engines),
-        by_timestep=behaviour.by_timestep,
+        engine_differences=sum(e.differences for e in ran.engines),
+        by_timestep=ran.by_timestep,
         layers=tuple(
             _layer_result(r, c, network.timesteps)
-            for r, c in zip(replayed.layers, behaviour.counts, strict=True)
+            for r, c in zip(replayed.layers, ran.counts, strict=True)
         ),
         figures=tuple(figures),
     )
 
 
-def _stop_at_first_failure(figures: Sequence[Figure]) -> None:
-    for figure in figures:
-        if not figure.passed:
-            raise CheckFailed(
-                f"{figure.name}: {figure.detail} (limit {figure.limit:.3g}, "
-                f"{figure.value:.3g} would have passed)",
-                node=figure.node,
-                remedy="the SNN does not do what the ANN does; this is a defect of na-convert "
-                "unless the SNN's file was changed",
-            )
+@dataclass(frozen=True)
+class _Stages:
+    """What is compared: the network at every stage of its conversion."""
 
-
-# --- replay ---------------------------------------------------------------------------------------
-
-
-def _replay_figures(replayed: Replay) -> Iterator[Figure]:
-    for each in replayed.layers:
-        yield from _layer_replay_figures(each)
-    total = sum(r.mismatches for r in replayed.layers)
-    ties = sum(r.ties for r in replayed.layers)
-    elements = sum(r.elements for r in replayed.layers)
-    idle = [r.layer.name for r in replayed.layers if not r.between]
-    note = f"; not exercised: {', '.join(idle)}" if idle else ""
-    yield Figure(
-        "replay", total, 0, total == 0,
-        f"{len(replayed.layers)} layers, {elements} neurons, {ties} ties{note}",
-    )  # fmt: skip
-    limit = FLOAT_NOISE * max(float(np.finfo(r.layer.dtype).eps) for r in replayed.layers)
-    yield Figure(
-        "readout", replayed.readout_error, limit, replayed.readout_error <= limit,
-        f"output {replayed.readout_where!r} behind the ANN's last activations differs",
-        replayed.readout_where or None,
-    )  # fmt: skip
-
-
-def _layer_replay_figures(each: LayerReplay) -> Iterator[Figure]:
-    name, unit = each.layer.name, _unit(each.layer)
-    yield Figure(
-        "replay", each.mismatches, 0, each.mismatches == 0,
-        f"layer {name!r}: {each.mismatches} of {each.elements} neurons do not fire at the ANN's "
-        f"level, {each.ties} ties left out; currents differ by up to {each.current_error:.2g} "
-        f"{unit} (rounding explains {each.tolerance:.2g})",
-        name,
-    )  # fmt: skip
-    yield Figure(
-        "current", each.current_error, each.tolerance, each.current_error <= each.tolerance,
-        f"layer {name!r}: currents differ from the ANN's by up to {each.current_error:.2g} {unit}",
-        name,
-    )  # fmt: skip
-    limit = FLOAT_NOISE * float(np.finfo(each.layer.dtype).eps)
-    yield Figure(
-        "parameters", each.parameter_error, limit, each.parameter_error <= limit,
-        f"layer {name!r}: threshold, amplitude or initial membrane is not the activation's", name,
-    )  # fmt: skip
-    if isinstance(each.layer.function, Staircase):
-        limit *= each.layer.function.levels + float(
-            np.max(np.abs(each.layer.function.lowest_level))
-        )
-        yield Figure(
-            "level height", each.output_error, limit, each.output_error <= limit,
-            f"layer {name!r}: its output is off the ANN's by up to {each.output_error:.2g} levels",
-            name,
-        )  # fmt: skip
-
-
-def _unit(layer: Layer) -> str:
-    return "stairs" if isinstance(layer.function, Staircase) else "thresholds"
-
-
-# --- round trip -----------------------------------------------------------------------------------
-
-
-def _round_trip_figures(
-    ann: gs.Graph,
-    staircase_ann: gs.Graph,
-    network: Snn,
-    layers: Sequence[Layer],
-    feeds: Mapping[str, Array],
-) -> list[Figure]:
-    """The ANN against the ANN after the passes, each activation fed the former's values."""
-    outputs = [layer.neuron.output for layer in layers]
-    inside, _ = split_by_owner(ann, outputs)
-    checked = [
-        layer
-        for layer in layers
-        if layer.neuron.output in inside and isinstance(layer.function, Staircase)
-    ]
-    roots = list(dict.fromkeys(layer.root for layer in checked))
-    run_ann = runner(ann, network.carried, (), inside)
-    run_roots = runner(staircase_ann, network.carried, inside, roots)
-    flips = dict.fromkeys((layer.name for layer in checked), 0)
-    ties = elements = 0
-    for batch in _batches(feeds, _replay_batch(layers)):
-        values = run_ann(batch)
-        found = run_roots({**batch, **values})
-        for layer in checked:
-            far, near = _flips(layer, values[layer.neuron.output], found[layer.root])
-            flips[layer.name] += far
-            ties += near
-            elements += values[layer.neuron.output].size
-    worst = max(flips, key=lambda name: flips[name], default=None)
-    total = sum(flips.values())
-    engine = "onnxruntime" if runs_in_onnxruntime(ann) else "numpy float32 (QONNX operators)"
-    where = f", most in layer {worst!r}" if total else ""
-    detail = f"{total} of {elements} levels flip{where}, {ties} ties left out; by {engine}"
-    return [Figure("round trip", total, 0, total == 0, detail, worst if total else None)]
-
-
-def _flips(layer: Layer, output: Array, root: Array) -> tuple[int, int]:
-    """Levels that differ: away from the edges, and within float error of one."""
-    function = layer.function
-    assert isinstance(function, Staircase)
-    eps = float(np.finfo(root.dtype).eps)
-    x = np.asarray(root, np.float64)
-    level = np.round(layer.unit_output(np.asarray(output, np.float64)) * function.levels)
-    differs = level != function.level(x)
-    reach = float(np.max(np.abs(x / function.input_step), initial=0)) + function.levels
-    tie = function.distance_to_edge(x) <= FLOAT_NOISE * eps * reach
-    return int(np.count_nonzero(differs & ~tie)), int(np.count_nonzero(differs & tie))
-
-
-# --- the file in onnxruntime ----------------------------------------------------------------------
+    ann: gs.Graph
+    staircase_ann: gs.Graph
+    network: Snn
+    folded: onnx.ModelProto
+    layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
-class _Behaviour:
+class _Ran:
+    """What running the file on all samples showed."""
+
     counts: tuple[LayerCounts, ...]
     engines: tuple[LayerEngines, ...]
     output_error: float
     by_timestep: tuple[TimestepResult, ...]
 
 
-def _behaviour(
-    ann: gs.Graph,
-    staircase_ann: gs.Graph,
-    network: Snn,
-    folded: onnx.ModelProto,
-    layers: Sequence[Layer],
+def _run(
+    stages: _Stages,
     samples: Samples,
     steps: Sequence[int],
     exact_samples: int,
     progress: Progress,
-) -> _Behaviour:
+) -> _Ran:
     """Run the file on all samples; compare the engines on the first ``exact_samples``."""
-    outputs = [t.name for t in ann.outputs]
-    own, others = split_by_owner(ann, [layer.neuron.output for layer in layers])
-    run_ann = runner(ann, network.carried, (), [*own, *outputs])
-    run_staircase_ann = runner(staircase_ann, network.carried, own, others)
-    engine = onnxruntime_engine(folded, max(steps), [layer.name for layer in layers])
-    size = batch_size(layers, max(steps), MEMORY)
+    layers, network = stages.layers, stages.network
+    output = stages.ann.outputs[0].name
+    reference = _reference(stages, output)
+    engine = onnxruntime_engine(stages.folded, max(steps), [layer.name for layer in layers])
     counts: list[list[LayerCounts]] = []
-    compared: list[tuple[LayerEngines, ...]] = []
-    ann_outputs, snn_outputs = [], {t: [] for t in steps}  # type: ignore[var-annotated]
+    engines: list[tuple[LayerEngines, ...]] = []
+    expected: list[Array] = []
+    found: dict[int, list[Array]] = {t: [] for t in steps}
     output_error, done = 0.0, 0
-    for feeds in _batches(samples.feeds, size):
-        values = reference_values(run_ann, run_staircase_ann, feeds)
-        run = engine(feeds)
+    for feeds in _batches(samples.feeds, _batch_size(layers, copies=3 * max(steps))):
+        values, run = reference(feeds), engine(feeds)
         counts.append([count_layer(layer, run, values, network.timesteps) for layer in layers])
-        if done < exact_samples:
-            few = _first_of_run(run, exact_samples - done)
-            rows = _first(feeds, exact_samples - done)
-            found, error = compare_engines(network, layers, rows, few, network.timesteps)
-            compared.append(found)
+        left = exact_samples - done
+        if left > 0:
+            rows, part = _rows(feeds, 0, left), _first_samples(run, left)
+            compared, error = compare_engines(network, layers, rows, part, network.timesteps)
+            engines.append(compared)
             output_error = max(output_error, error)
-        ann_outputs.append(values[outputs[0]])
+        expected.append(values[output])
         for t in steps:
-            snn_outputs[t].append(run.outputs[t][outputs[0]])
-        done += len(next(iter(feeds.values())))
+            found[t].append(run.outputs[t][output])
+        done += len(values[output])
         progress(done / len(samples))
-    expected = np.concatenate(ann_outputs)
-    return _Behaviour(
+    ann_output = np.concatenate(expected)
+    return _Ran(
         tuple(reduce(LayerCounts.merged, each) for each in zip(*counts, strict=True)),
-        tuple(reduce(LayerEngines.merged, each) for each in zip(*compared, strict=True)),
+        tuple(reduce(LayerEngines.merged, each) for each in zip(*engines, strict=True)),
         output_error,
         tuple(
-            timestep_result(t, expected, np.concatenate(snn_outputs[t]), samples.labels)
-            for t in steps
+            timestep_result(t, ann_output, np.concatenate(found[t]), samples.labels) for t in steps
         ),
     )
 
 
-def _engine_figures(behaviour: _Behaviour) -> Iterator[Figure]:
-    for each in behaviour.engines:
-        name = each.layer.name
-        yield Figure(
-            "engines", each.unexplained, 0, each.unexplained == 0,
-            f"layer {name!r}: onnxruntime and numpy decide {each.unexplained} spikes differently "
-            f"away from the threshold (by more than {each.tolerance:.2g} of it)",
-            name,
-        )  # fmt: skip
-        yield Figure(
-            "engine currents", each.current_error, each.tolerance,
-            each.current_error <= each.tolerance,
-            f"layer {name!r}: currents in onnxruntime and numpy differ by up to "
-            f"{each.current_error:.2g} thresholds",
-            name,
-        )  # fmt: skip
-        yield Figure(
-            "charge", each.charge_error, each.charge_limit, each.charge_error <= each.charge_limit,
-            f"layer {name!r}: current in, spikes out and membrane left do not balance, by "
-            f"{each.charge_error:.2g} thresholds",
-            name,
-        )  # fmt: skip
-    limit = max((e.tolerance for e in behaviour.engines), default=0.0)
-    yield Figure(
-        "engine outputs", behaviour.output_error, limit, behaviour.output_error <= limit,
-        "outputs of onnxruntime and numpy under the same spikes differ, relative to the largest",
-    )  # fmt: skip
-
-
-def _even_figures(layers: Sequence[Layer], counts: Sequence[LayerCounts]) -> Iterator[Figure]:
-    for layer, count in zip(layers, counts, strict=True):
-        if layer.neuron.constant_input:
-            yield Figure(
-                "constant current", count.uneven, 0, count.uneven == 0,
-                f"layer {layer.name!r}: {count.uneven} of {count.neurons} neurons fire unevenly "
-                "although their current is constant",
-                layer.name,
-            )  # fmt: skip
+def _reference(stages: _Stages, output: str) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """The ANN's activations and its output, by tensor name."""
+    activations = [layer.neuron.output for layer in stages.layers]
+    own, others = split_by_owner(stages.ann, activations)
+    carried = stages.network.carried
+    run_ann = runner(stages.ann, carried, (), [*own, output])
+    run_staircase_ann = runner(stages.staircase_ann, carried, own, others)
+    return lambda feeds: reference_values(run_ann, run_staircase_ann, feeds)
 
 
 def _layer_result(replayed: LayerReplay, count: LayerCounts, timesteps: int) -> LayerResult:
@@ -341,39 +187,24 @@ def _layer_result(replayed: LayerReplay, count: LayerCounts, timesteps: int) -> 
 # --- samples --------------------------------------------------------------------------------------
 
 
-def _first(feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
-    return {name: values[:count] for name, values in feeds.items()}
+def _rows(feeds: Mapping[str, Array], start: int, count: int) -> dict[str, Array]:
+    return {name: values[start : start + count] for name, values in feeds.items()}
 
 
-def _first_of_run(run: Simulation, count: int) -> Simulation:
+def _batches(feeds: Mapping[str, Array], size: int) -> Iterator[dict[str, Array]]:
+    count = len(next(iter(feeds.values())))
+    return (_rows(feeds, start, size) for start in range(0, count, size))
+
+
+def _first_samples(run: Simulation, count: int) -> Simulation:
     return Simulation(
-        {t: _first(outputs, count) for t, outputs in run.outputs.items()},
+        {t: _rows(outputs, 0, count) for t, outputs in run.outputs.items()},
         {name: values[:, :count] for name, values in run.currents.items()},
         {name: values[:, :count] for name, values in run.spikes.items()},
     )
 
 
-def _batches(feeds: Mapping[str, Array], size: int) -> Iterator[dict[str, Array]]:
-    count = len(next(iter(feeds.values())))
-    for start in range(0, count, size):
-        yield {name: values[start : start + size] for name, values in feeds.items()}
-
-
-def _replay_batch(layers: Sequence[Layer]) -> int:
-    """Samples per replay: it holds about six float64 copies of each layer."""
-    return max(1, min(EXACT_SAMPLES, MEMORY // (48 * sum(layer.size for layer in layers))))
-
-
-def _steps(
-    progress: Progress, start: float, end: float, size: int, feeds: Mapping[str, Array]
-) -> Callable[[], None]:
-    """A callback that moves ``progress`` from ``start`` to ``end``, batch by batch."""
-    total = -(-len(next(iter(feeds.values()))) // size)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress(start + (end - start) * done / total)
-
-    return step
+def _batch_size(layers: Sequence[Layer], copies: int) -> int:
+    """Samples whose neurons fit into `MEMORY`, ``copies`` float32 values each."""
+    one = 4 * copies * sum(layer.size for layer in layers)
+    return max(1, min(_LARGEST_BATCH, MEMORY // one))

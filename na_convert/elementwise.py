@@ -43,6 +43,8 @@ class Function:
         axes: of every tensor inside, by id.
         channels: number of elements that differ in their constants; 1 for most.
         dtype: the float type of the root.
+        layouts: Reshape and the like that turn the root's layout into the output's, where they
+            differ; in order.
     """
 
     root: gs.Tensor
@@ -51,6 +53,7 @@ class Function:
     axes: Mapping[int, Axes]
     channels: int
     dtype: np.dtype[np.floating]
+    layouts: tuple[gs.Node, ...] = ()
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:
@@ -59,12 +62,6 @@ class Function:
         while sizes and sizes[0] == 1:
             sizes.pop(0)
         return tuple(sizes)
-
-    @property
-    def same_layout(self) -> bool:
-        """Whether the output has the root's axes, one for one."""
-        labels = [[label for label, _ in self.axes[id(t)]] for t in (self.root, self.output)]
-        return labels[0] == labels[1]
 
 
 class Tracer:
@@ -109,7 +106,10 @@ class Tracer:
         dtype = self.types.get(root.name, TensorType()).dtype or _constants_dtype(nodes)
         if dtype is None or dtype.kind != "f":
             return None
-        return Function(root, output, tuple(nodes), axes, max(sizes, default=1), dtype)
+        layouts = self._layouts(root, output, nodes, axes)
+        if layouts is None:
+            return None
+        return Function(root, output, tuple(nodes), axes, max(sizes, default=1), dtype, layouts)
 
     def cuts(self, function: Function) -> list[gs.Tensor]:
         """Tensors strictly inside that every path from the root to the output goes through."""
@@ -150,7 +150,7 @@ class Tracer:
             return
         (root,) = roots.values()
         start = self._start(root)
-        if start is None or (node.op in _RESHAPING and tracked[0] is root):
+        if start is None or (tracked[0] is root and _belongs_to_root(node, root)):
             return
         axes = self._node_axes(node, {**_only(self._axes, tracked), id(root): start})
         if axes is not None:
@@ -192,6 +192,30 @@ class Tracer:
                     return None
                 pending.extend(data)
         return sorted(found.values(), key=lambda n: self._position[id(n)])
+
+    def _layouts(
+        self, root: gs.Tensor, output: gs.Tensor, nodes: list[gs.Node], axes: Mapping[int, Axes]
+    ) -> tuple[gs.Node, ...] | None:
+        """The layout nodes on the way from root to output; none if the layout is the same at both
+        ends. None where sums stand between them, so that they cannot be moved."""
+        labels = [[label for label, _ in axes[id(t)]] for t in (root, output)]
+        shapes = [self.types.get(t.name, TensorType()).shape for t in (root, output)]
+        if labels[0] == labels[1]:
+            return ()
+        moved = [n for n in nodes if is_standard(n, *LAYOUT)]
+        transposed = any(n.op == "Transpose" for n in moved)
+        if not transposed and _same_sample_shape(*shapes):
+            return ()
+        if any(is_standard(n, *_REDUCTIONS, "Gather", "GatherND", "Concat") for n in nodes):
+            return None
+        path = []
+        tensor = output
+        while tensor is not root:
+            node = tensor.inputs[0]
+            if node in moved:
+                path.append(node)
+            tensor = _data(node)[0]
+        return tuple(reversed(path))
 
     # --- axes ---
 
@@ -246,6 +270,25 @@ class Tracer:
         shape = self.types.get(node.outputs[0].name, TensorType()).shape
         rank = 2 if target is None else len(shape) if shape is not None else 0
         return tuple((0 if i == 0 else SCATTERED, 1) for i in range(rank)) or None
+
+
+def _belongs_to_root(node: gs.Node, root: gs.Tensor) -> bool:
+    """Whether a function should start behind ``node`` only: a change of layout, the bias of a
+    matrix product."""
+    if is_standard(node, *_RESHAPING):
+        return True
+    product = producer(root)
+    is_product = product is not None and is_standard(product, "MatMul", "Einsum")
+    bias = [t for t in node.inputs if is_constant(t)]
+    return is_product and is_standard(node, "Add") and any(np.prod(t.shape) > 1 for t in bias)
+
+
+def _same_sample_shape(
+    a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None
+) -> bool:
+    """Whether two shapes are known and equal but for the batch."""
+    known = a is not None and b is not None and all(isinstance(n, int) for n in a[1:])
+    return known and a is not None and b is not None and len(a) == len(b) and a[1:] == b[1:]
 
 
 def _only(axes: Mapping[int, Axes], tensors: list[gs.Tensor]) -> dict[int, Axes]:

@@ -36,7 +36,6 @@ class LayerEngines:
             two first disagreed.
         current_error: largest difference of the currents.
         charge_error: largest imbalance of ``sum of current + u(0) - u(T) - threshold * count``.
-        charge_limit: what float rounding may add up to in it.
     """
 
     layer: Layer
@@ -45,7 +44,6 @@ class LayerEngines:
     current_error: float
     tolerance: float
     charge_error: float
-    charge_limit: float
 
     def merged(self, other: LayerEngines) -> LayerEngines:
         """Of two sets of samples, together."""
@@ -56,7 +54,6 @@ class LayerEngines:
             max(self.current_error, other.current_error),
             max(self.tolerance, other.tolerance),
             max(self.charge_error, other.charge_error),
-            max(self.charge_limit, other.charge_limit),
         )
 
 
@@ -134,7 +131,6 @@ def _compare_layer(layer: Layer, current: Array, spikes: Array, expected: Array)
         float(np.max(np.abs(expected - current) / theta, initial=0)),
         tolerance,
         _charge_error(layer, current, fired.sum(axis=0)),
-        FLOAT_NOISE * eps * scale * timesteps,
     )
 
 

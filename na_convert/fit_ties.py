@@ -28,7 +28,7 @@ def tie_rule(exact: Curve, rounded: Staircase, fitted: Staircase, rounding: str)
     """
     for candidate in (rounded, fitted):
         ups, signs = _measured(exact, candidate)
-        if len(ups):
+        if len(ups) >= min(3, fitted.levels):
             break
     else:
         return rounding or "half_up"

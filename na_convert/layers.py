@@ -13,12 +13,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import snn
-from .activation import NeuronParameters, Ramp, Staircase
+from .activation import NeuronParameters, Ramp, Staircase, read_activation
 from .cut import Runner
 from .errors import CheckFailed
 from .graph import is_ours
 from .neurons import ACTIVATION_OPS
-from .passes.to_spiking import read_activation
 from .results import Neuron
 from .snn import IFParameters, Snn
 

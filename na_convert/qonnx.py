@@ -38,7 +38,9 @@ def evaluate(op: str, inputs: Sequence[Array], attrs: Mapping[str, object]) -> A
     elif op == "Trunc":
         result = _trunc(inputs, attrs)
     else:
-        raise NotConvertible(f"unknown QONNX operator {op}", remedy="use Quant, BipolarQuant, Trunc")
+        raise NotConvertible(
+            f"unknown QONNX operator {op}", remedy="use Quant, BipolarQuant, Trunc"
+        )
     return np.asarray(result, dtype=inputs[0].dtype)
 
 

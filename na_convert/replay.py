@@ -90,14 +90,14 @@ def replay(
     staircase_ann: gs.Graph,
     network: Snn,
     batches: Sequence[Mapping[str, Array]],
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Replay:
     """Replay ``network`` against ``ann`` on ``batches`` of inputs.
 
     Args:
         ann: the network as exported (BatchNorm and activations as they were).
         staircase_ann: the same with one node per activation, which says what each layer stands for.
-        progress: called after each batch.
+        progress: called with the share done, 0 to 1.
 
     Raises CheckFailed where a layer has no counterpart in the ANN.
     """
@@ -123,7 +123,7 @@ def replay(
             error = relative_error(values[name], currents[name])
             if error > readout:
                 readout, where = error, name
-        progress()
+        progress((index + 1) / len(batches))
     return Replay(tuple(merged), readout, where)
 
 

@@ -144,7 +144,7 @@ def _tables(result: Result, verbose: bool) -> Iterator[Table]:
     if verbose and result.passes:
         yield _passes(result.passes)
     if found is not None and found.figures:
-        yield _ladder(found.figures)
+        yield _ladder(found.figures if verbose else _condensed(found.figures))
     if found is not None:
         yield _by_timestep(found)
 
@@ -246,6 +246,18 @@ def _ladder(figures: Sequence[Figure]) -> Table:
         where = f"{figure.node}: " if figure.node else ""
         table.add_row(*row, Text(where + figure.detail))
     return table
+
+
+def _condensed(figures: Sequence[Figure]) -> list[Figure]:
+    """Of checks made layer by layer every failure, or the total, or the one nearest its limit."""
+    kept = []
+    for name in dict.fromkeys(figure.name for figure in figures):
+        same = [figure for figure in figures if figure.name == name]
+        failures = [figure for figure in same if not figure.passed]
+        totals = [figure for figure in same if figure.node is None]
+        nearest = min(same, key=lambda figure: abs(figure.limit - figure.value))
+        kept += failures or totals or [nearest]
+    return kept
 
 
 def _by_timestep(found: Equivalence) -> Table:

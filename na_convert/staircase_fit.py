@@ -32,7 +32,10 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Fit:
-    """The kind of a curve ("staircase", "ramp", "affine" or "unknown") and its parameters.
+    """The kind of a curve and its parameters.
+
+    The kinds are "staircase", "ramp", "affine"; "uneven": flat almost everywhere, yet no staircase;
+    and "unknown".
 
     Attributes:
         activation: arrays ``[C]`` in the model's float type; None unless staircase or ramp.
@@ -189,7 +192,7 @@ def _staircase(
     if p > MAX_LEVELS:
         return _unknown(f"has {p} levels; at most {MAX_LEVELS} make sense")
     fitted = _canonical(edges, p)
-    rounded = _rounded(fitted, edges, dtype)
+    rounded = _rounded(fitted, dtype)
     near = Points(edges.first, edges.last, points)
     for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
         mismatch = check(curve, candidate, near, kind)
@@ -212,11 +215,18 @@ def _canonical(edges: _Edges, p: int) -> Staircase:
     d = (edges.last - edges.first) / (p - 1) if p > 1 else np.abs(s)
     lo = _snapped(edges.bottom / s)
     phi = _snapped(1 + lo - edges.first / d)
-    if np.all(s < 0) and np.all(np.abs(edges.top) < np.abs(edges.bottom)):
-        # Falls towards zero: count stairs from the right, so that silence means zero.
-        upper = _snapped(edges.top / -s)
-        return Staircase(-d, -s, upper, _snapped(upper + p + 1 + lo - phi), p, "")
-    return Staircase(d, s, lo, phi, p, "")
+    # Where a channel falls towards zero, count stairs from the right: silence means zero.
+    mirror = (s < 0) & (np.abs(edges.top) < np.abs(edges.bottom))
+    upper = _snapped(edges.top / -s)
+    mirrored_phi = _snapped(upper + p + 1 + lo - phi)
+    return Staircase(
+        np.where(mirror, -d, d),
+        np.where(mirror, -s, s),
+        np.where(mirror, upper, lo),
+        np.where(mirror, mirrored_phi, phi),
+        p,
+        "",
+    )
 
 
 def _snapped(values: Array) -> Array:
@@ -225,14 +235,17 @@ def _snapped(values: Array) -> Array:
     return np.where(np.abs(values - half) <= 1e-9 * (1 + np.abs(values)), half, values)
 
 
-def _rounded(fitted: Staircase, edges: _Edges, dtype: np.dtype[Any]) -> Staircase:
+def _rounded(fitted: Staircase, dtype: np.dtype[Any]) -> Staircase:
     """The parameters in ``dtype``; phi anew, so that phi - lo loses nothing by rounding lo."""
     d = fitted.input_step.astype(dtype)
     s = fitted.output_step.astype(dtype)
     lo = fitted.lowest_level.astype(dtype)
     shift = fitted.phase - fitted.lowest_level
-    phi = _snapped(shift + lo.astype(np.float64)).astype(dtype)
-    return Staircase(d, s, lo, phi, fitted.levels, "")
+    phi = shift + lo.astype(np.float64)
+    half = np.round(phi * 2) / 2
+    error = 2 * float(np.finfo(dtype).eps) * (1 + np.abs(lo.astype(np.float64)))
+    phi = np.where(np.abs(phi - half) <= error, half, phi)
+    return Staircase(d, s, lo, phi.astype(dtype), fitted.levels, "")
 
 
 def _clip(
@@ -284,7 +297,7 @@ def _open_ended(
 ) -> Fit:
     """Functions that go on rising on one side or on both."""
     if _is_stepped(exact, points):
-        return _unknown(
+        return _uneven_steps(
             "rounds without a clip: it has no highest level, and a neuron fires at most once a step",
             "clip the activation to its range before or after the rounding, and train with that",
         )
@@ -329,6 +342,10 @@ def _unknown(reason: str, remedy: str = _REMEDY) -> Fit:
     return Fit("unknown", None, reason or "is neither a staircase nor a clip", remedy)
 
 
+def _uneven_steps(reason: str, remedy: str) -> Fit:
+    return Fit("uneven", None, reason, remedy)
+
+
 def _uneven(exact: Curve, edges: _Edges) -> Fit:
     """Neither jumps of equal height nor a ramp."""
     x = np.linspace(0, 1, 997)[:, None] * (edges.last - edges.first) + edges.first
@@ -336,7 +353,7 @@ def _uneven(exact: Curve, edges: _Edges) -> Fit:
     flat = np.mean(np.abs(exact(x + step) - exact(x)) <= 1e-12 * np.abs(edges.top - edges.bottom))
     if flat < 0.5:
         return _unknown("is flat on the outside, and neither a staircase nor a clip between")
-    return _unknown(
+    return _uneven_steps(
         "has levels that are not evenly spaced, so that no threshold fits all of them",
         "train with a uniform quantiser (LSQ, PACT, QCFS) instead of APoT or a codebook",
     )
@@ -347,4 +364,4 @@ def _disagrees(exact: Curve, edges: _Edges, mismatch: Mismatch, kind: np.dtype[A
     where = (
         f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, even stairs would give {mismatch.expected:.9g}"
     )
-    return _unknown(f"{uneven.reason} ({where}, {kind.name})", uneven.remedy)
+    return Fit(uneven.kind, None, f"{uneven.reason} ({where}, {kind.name})", uneven.remedy)

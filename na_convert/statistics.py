@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -80,9 +80,3 @@ def predictions(output: Array) -> Array:
     if output.ndim == 1 or output.shape[1] == 1:
         return (output.reshape(len(output), -1) > 0).astype(np.int64).squeeze()
     return np.asarray(np.argmax(output, axis=1))
-
-
-def batch_size(layers: Sequence[Layer], timesteps: int, budget: int) -> int:
-    """Samples whose currents and spikes over ``timesteps`` fit into ``budget`` bytes."""
-    one = sum(layer.size * layer.dtype.itemsize for layer in layers) * timesteps * 2
-    return max(1, min(64, budget // max(1, one)))

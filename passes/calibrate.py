@@ -20,11 +20,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from na_convert.activation import read_activation
 from na_convert.graph import Carried, Names, constant, export_graph, is_ours, label
 from na_convert.results import PassReport, Refusal
 from na_convert.runtime import Feeds, session
-
-from .to_spiking import read_activation
 
 _BATCH = 32
 _BINS = 1 << 14  # of the histogram that a percentile is read from: 1/16384 of the maximum

@@ -87,7 +87,9 @@ def _is_noop(node: gs.Node) -> bool:
 def _same_type(dtype: object, to: int) -> bool:
     if dtype is None:
         return False
-    known = dtype if isinstance(dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))  # type: ignore[call-overload]  # noqa: E501
+    known = (
+        dtype if isinstance(dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    )  # type: ignore[call-overload]
     return int(known) == to
 
 

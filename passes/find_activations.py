@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from na_convert import graph as g
 from na_convert.activation import Ramp, Staircase
 from na_convert.activation_search import Found, Search
-from na_convert.elementwise import LAYOUT, Function
+from na_convert.elementwise import Function
 from na_convert.neurons import DOMAIN
 from na_convert.results import PassReport
 
@@ -54,8 +54,9 @@ def run(graph: gs.Graph) -> PassReport:
     names = g.Names(graph)
     for activation in found.activations:
         _replace(graph, activation, names)
-    for old, new in found.same:
-        _drop(graph, old, new, names)
+    for same in found.same:
+        other = _in_layout(graph, same.other, same.layouts, names)
+        _redirect(graph, same.tensor, other, names)
     graph.cleanup().toposort()
     return PassReport(_NAME, len(found.activations), (), found.refused, found.notes)
 
@@ -65,9 +66,7 @@ def _replace(graph: gs.Graph, found: Found, names: g.Names) -> None:
     function, activation = found.function, found.activation
     last = function.nodes[-1]
     name, last.name = g.label(last), names.fresh(f"{g.label(last)}_replaced")
-    root = function.root
-    if not function.same_layout:
-        root = _move_layout(function, names)
+    root = _in_layout(graph, function.root, function.layouts, names)
     shape = function.parameter_shape
     parameters = [
         g.constant(names.fresh(f"{name}_{label}"), _shaped(values, shape, function.dtype))
@@ -109,13 +108,23 @@ def _shaped(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return flat.reshape(shape).astype(dtype)
 
 
-def _move_layout(function: Function, names: g.Names) -> gs.Tensor:
-    """The root, reshaped as the output is: an elementwise function may as well follow."""
-    tensor: gs.Tensor = function.root
-    for node in function.layouts:
-        copy = gs.Variable(names.fresh(f"{node.outputs[0].name}_root"), dtype=function.dtype)
-        moved = node.copy(inputs=[tensor, *node.inputs[1:]], outputs=[copy])
-        moved.name = names.fresh(f"{g.label(node)}_root")
-        function.graph.nodes.append(moved)
+def _in_layout(
+    graph: gs.Graph, tensor: gs.Tensor, layouts: tuple[gs.Node, ...], names: g.Names
+) -> gs.Tensor:
+    """``tensor`` put through copies of ``layouts``: an elementwise function may as well follow."""
+    for node in layouts:
+        copy = gs.Variable(names.fresh(f"{node.outputs[0].name}_root"), dtype=tensor.dtype)
+        name = names.fresh(f"{g.label(node)}_root")
+        inputs = [tensor, *node.inputs[1:]]
+        graph.nodes.append(g.node(node.op, inputs, [copy], name, dict(node.attrs)))
         tensor = copy
     return tensor
+
+
+def _redirect(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor, names: g.Names) -> None:
+    """Let the readers of ``old`` read ``new``, which always holds the same values."""
+    old.inputs.clear()
+    if g.is_output(graph, old):
+        graph.nodes.append(g.node("Identity", [new], [old], names.fresh(f"{old.name}_same")))
+    for consumer in list(old.outputs):
+        consumer.inputs = [new if t is old else t for t in consumer.inputs]

@@ -114,7 +114,9 @@ def _free_interface(work: Freeing) -> None:
             work.refuse(source, f"output {tensor.name} does not keep the samples apart on axis 0")
             continue
         same = [len(set(dims)) == 1 for dims in zip(*shapes, strict=True)]  # type: ignore[arg-type]
-        rest = [d if fixed else f"{tensor.name}_{k}" for k, (d, fixed) in enumerate(zip(first, same))]  # noqa: B905,E501
+        rest = [
+            d if fixed else f"{tensor.name}_{k}" for k, (d, fixed) in enumerate(zip(first, same))
+        ]
         tensor.shape = [symbol if first[0] == work.trials[0].batch else rest[0], *rest[1:]]
 
 
@@ -337,9 +339,7 @@ def _shrink_operands(work: Freeing, node: gs.Node) -> None:
             work.changed += 1
 
 
-def _unexpanded(
-    work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]
-) -> gs.Tensor | None:
+def _unexpanded(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
     """The constant behind an Expand or ConstantOfShape that broadcasting does anyway."""
     source = producer(tensor)
     if source is None or not is_standard(source, "Expand", "ConstantOfShape"):
@@ -439,4 +439,3 @@ def _origin(node: gs.Node, value: Array) -> Array:
             else:
                 waiting.extend(tensor.inputs)
     return value
-

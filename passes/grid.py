@@ -6,7 +6,15 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, producer, rename
+from na_convert.graph import (
+    Names,
+    is_constant,
+    is_missing,
+    is_output,
+    is_standard,
+    producer,
+    rename,
+)
 
 _MOVING = (
     "MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity",

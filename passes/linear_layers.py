@@ -152,7 +152,9 @@ def _scaled_output_weight(linear: Linear, gain: Vector) -> NDArray[np.float64]:
     weight = np.asarray(node.inputs[1].values, np.float64)
     if node.op == "Conv":
         return weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
-    if node.op == "ConvTranspose":  # [in, out / groups, ...], the groups one after the other in `in`
+    if (
+        node.op == "ConvTranspose"
+    ):  # [in, out / groups, ...], the groups one after the other in `in`
         groups = int(node.attrs.get("group", 1))
         grouped = weight.reshape(groups, -1, *weight.shape[1:])
         factor = gain.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))

@@ -37,7 +37,9 @@ def evaluate_node(node: gs.Node, values: Sequence[Array | None], opset: int) -> 
         try:
             return list(ReferenceEvaluator(onnx.ModelProto.FromString(model)).run(None, feeds))
         except Exception as error:
-            raise ModelError(f"{node.op} cannot be evaluated ({ort_error})", node=node.name) from error
+            raise ModelError(
+                f"{node.op} cannot be evaluated ({ort_error})", node=node.name
+            ) from error
 
 
 def node_proto(node: gs.Node, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.NodeProto:

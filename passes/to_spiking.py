@@ -28,7 +28,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from na_convert import graph as g
-from na_convert.activation import NeuronParameters, Ramp, Staircase
+from na_convert.activation import NeuronParameters, Ramp, Staircase, read_activation
 from na_convert.neurons import ACTIVATION_OPS, INITIAL_MEMBRANE
 from na_convert.regions import (
     AVERAGING_OPS,
@@ -131,14 +131,6 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
                 )
             )
     return tuple(refused)
-
-
-def read_activation(node: gs.Node) -> Staircase | Ramp:
-    """The activation of a ``Staircase`` or ``Ramp`` node, in float64."""
-    values = [np.asarray(t.values, np.float64) for t in node.inputs[1:]]
-    if node.op == "Ramp":
-        return Ramp(*values)
-    return Staircase(*values, int(node.attrs["levels"]), str(node.attrs["tie_rule"]))
 
 
 def _is_spiking(tensor: gs.Tensor, after: set[int], neurons: set[int]) -> bool:

@@ -57,7 +57,10 @@ Visit = Callable[[gs.Node], object]
 
 
 def walk(
-    graph: gs.Graph, trials: Sequence[Trial], before: Visit | None = None, after: Visit | None = None
+    graph: gs.Graph,
+    trials: Sequence[Trial],
+    before: Visit | None = None,
+    after: Visit | None = None,
 ) -> None:
     """Fill the trials in the order of the graph.
 
@@ -104,9 +107,7 @@ def _input_shape(tensor: gs.Tensor, trial: Trial) -> Shape | None:
     return (trial.batch, *dims[1:]) if dims else ()
 
 
-def _infer(
-    node: gs.Node, trials: Sequence[Trial], types: dict[str, int], opset: int
-) -> None:
+def _infer(node: gs.Node, trials: Sequence[Trial], types: dict[str, int], opset: int) -> None:
     proto: onnx.NodeProto | None = None
     for trial in trials:
         if _follow_values(node, trial, opset):

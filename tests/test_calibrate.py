@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from na_convert.passes import calibrate
 from na_convert.passes.calibrate import Calibration
-from na_convert.passes.to_spiking import read_activation
+
+from na_convert.activation import read_activation
 from tests.build import PLAIN, graph, images
 
 BODY = """

@@ -114,6 +114,7 @@ def test_convert_passes_its_options_on(calls: Calls) -> None:
         "command": "convert", "args": (Path("model.onnx"),), "output": Path("out.onnx"),
         "timesteps": 4, "data": Path("data.npz"), "check": True,
         "preprocessing": Preprocessing(scale=(1 / 255,), mean=(0.0, -1.0)),
+        "calibrate": None, "percentile": 100.0, "per_channel": False, "readout_from": None,
     }  # fmt: skip
 
 
@@ -124,9 +125,18 @@ def test_defaults_of_convert(calls: Calls) -> None:
     assert (call["preprocessing"], call["check"]) == (None, False)
 
 
+def test_options_for_networks_that_were_not_trained_low_bit(calls: Calls) -> None:
+    line = "model.onnx --calibrate data.npz --percentile 99.9 --per-channel --readout-from head"
+    assert run(line) == 0
+    call = calls[0]
+    assert (call["calibrate"], call["percentile"]) == (Path("data.npz"), 99.9)
+    assert (call["per_channel"], call["readout_from"]) == (True, "head")
+
+
 def test_inspect_passes_its_options_on(calls: Calls) -> None:
-    assert run("inspect model.onnx -T 2") == 0
-    assert calls == [{"command": "inspect", "args": (Path("model.onnx"),), "timesteps": 2}]
+    assert run("inspect model.onnx -T 2 --readout-from head") == 0
+    assert calls[0]["args"] == (Path("model.onnx"),)
+    assert (calls[0]["timesteps"], calls[0]["readout_from"]) == (2, "head")
 
 
 def test_check_passes_its_options_on(calls: Calls) -> None:
@@ -155,6 +165,8 @@ def test_check_passes_its_options_on(calls: Calls) -> None:
         ("model.onnx --report model.onnx", "--report model.onnx: would overwrite the input"),
         ("model.onnx --data none.npz", "none.npz: no such file"),
         ("model.onnx --data sub", "sub: is a folder"),
+        ("model.onnx --calibrate none.npz", "none.npz: no such file"),
+        ("model.onnx --percentile many", "Invalid value for '--percentile'"),
         ("model.onnx --scale 1/0", "--scale 1/0: not a number"),
         ("model.onnx --mean a,b", "--mean a,b: not a number"),
         ("model.onnx other.onnx", "unexpected extra argument"),
@@ -278,7 +290,7 @@ def test_inspect_of_what_cannot_be_converted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(api, "inspect", lambda model, timesteps: refused)
+    monkeypatch.setattr(api, "inspect", lambda model, **options: refused)
     assert run("inspect model.onnx") == 1
     printed = capsys.readouterr()
     assert "Softmax" in printed.out

@@ -107,6 +107,18 @@ def test_summary_shows_the_limit_that_would_have_passed(failed: Result) -> None:
     assert "0.884" in text
 
 
+def test_summary_shows_each_check_once_and_every_failure() -> None:
+    def figure(value: float, node: str | None, name: str = "current") -> Figure:
+        return Figure(name, value, 1.0, value <= 1, node=node)
+
+    layers = [figure(0.1, "act0"), figure(0.5, "act1"), figure(0.2, "act2")]
+    assert report._condensed(layers) == [layers[1]]
+    total = figure(0, None, "replay")
+    assert report._condensed([figure(0, "act0", "replay"), total, *layers]) == [total, layers[1]]
+    broken = [figure(2, "act3"), figure(3, "act4")]
+    assert report._condensed([*layers, *broken]) == broken
+
+
 @pytest.mark.parametrize(
     ("value", "limit", "shown"),
     [(0.88412, 0.9, "0.884"), (1.2341e-4, 1e-4, "0.000124"), (17, 0, "17"), (math.inf, 1, "inf")],

@@ -1,0 +1,385 @@
+"""The activations of a graph: which functions to fit, where to cut them, and which to leave alone.
+
+A function that is needed outside (`elementwise.Tracer.functions`) is fitted from its root at once.
+If it is no activation as a whole it is taken apart where all of it goes through one tensor: the
+longest part from the root that is an activation is one, and the rest is looked at on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import pointwise, qonnx
+from .activation import Ramp, Staircase
+from .elementwise import LAYOUT, Function, Tracer
+from .graph import STANDARD_DOMAINS, is_output, is_standard, label, producer
+from .neurons import DOMAIN
+from .results import Refusal
+from .sample import Sampler, hints
+from .staircase_fit import Fit, fit
+
+# Operators whose outputs are some of their inputs' values, unchanged.
+_SELECTING = (
+    *("DepthToSpace", "Dropout", "Expand", "Flatten", "GlobalMaxPool", "Identity", "MaxPool"),
+    *("ReduceMax", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose"),
+    *("Unsqueeze",),
+)
+_PER_CHANNEL_SELECTING = ("Dropout", "Identity", "MaxPool")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An activation and the part of the graph that it stands for."""
+
+    function: Function
+    activation: Staircase | Ramp
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Same:
+    """``tensor`` always holds the values of ``other``, put through ``layouts``."""
+
+    tensor: gs.Tensor
+    other: gs.Tensor
+    layouts: tuple[gs.Node, ...] = ()
+
+
+class Search:
+    """Finds activations; `run` once, then read the results. Does not change the graph.
+
+    Attributes:
+        activations: in the order of the graph.
+        same: tensors whose readers can read another one.
+        refused: functions that are neither affine nor an activation, and unknown operators.
+        notes: what was dropped or shared.
+    """
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.graph = graph
+        self.tracer = Tracer(graph)
+        self.same: list[Same] = []
+        self._found: dict[int, Found] = {}
+        self._fits: dict[tuple[int, int], Fit] = {}
+        self._refused: dict[int, Refusal] = {}
+        self._notes: list[str] = []
+
+    @property
+    def activations(self) -> list[Found]:
+        return list(self._found.values())
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        return tuple(self._refused.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    def run(self) -> Search:
+        for function in self.tracer.functions():
+            self._visit(function)
+        self._share_equal()
+        self._drop_repeated()
+        self._drop_swallowed()
+        self._refuse_unknown_operators()
+        return self
+
+    def fit(self, function: Function) -> Fit:
+        """The kind of ``function``, measured once."""
+        key = (id(function.root), id(function.output))
+        if key not in self._fits:
+            self._fits[key] = _measure(function)
+        return self._fits[key]
+
+    # --- one function ---
+
+    def _visit(self, function: Function) -> None:
+        inner = [t for t in self.tracer.cuts(function) if id(t) in self._found]
+        tail = self.tracer.function(inner[-1], function.output) if inner else None
+        if tail is not None and self._adds_nothing(tail):
+            return
+        if self._is_activation(function):
+            self._accept(function)
+        elif tail is not None:
+            self._take_apart(tail)
+        else:
+            self._take_apart(function)
+
+    def _take_apart(self, function: Function) -> None:
+        """Accept ``function``, or the parts of it that are activations; refuse what is left."""
+        if self._adds_nothing(function):
+            return
+        if self._is_activation(function):
+            self._accept(function)
+            return
+        if any(node.op in pointwise.RANDOM for node in function.nodes):
+            self._refuse(function)
+            return
+        prefixes = [p for p in self._prefixes(function) if self.fit(p).kind != "typed"]
+        uneven = self.fit(function).kind == "uneven"  # then a clip in it is part of a quantiser
+        for prefix in reversed(prefixes):
+            found = self.fit(prefix).activation
+            if found is not None and not (uneven and isinstance(found, Ramp)):
+                self._accept(prefix)
+                self._continue(prefix.output, function.output)
+                return
+        for prefix in prefixes:
+            rest = self.tracer.function(prefix.output, function.output)
+            if self.fit(prefix).kind == "affine" and rest and self._is_activation(rest):
+                self._accept(rest)
+                return
+        curved = [p for p in prefixes if self.fit(p).kind == "unknown" and not uneven]
+        if curved:
+            self._refuse(curved[0])
+            self._continue(curved[0].output, function.output)
+        else:
+            self._refuse(function)
+
+    def _continue(self, root: gs.Tensor, output: gs.Tensor) -> None:
+        rest = self.tracer.function(root, output)
+        if rest is not None:
+            self._take_apart(rest)
+
+    def _prefixes(self, function: Function) -> Iterator[Function]:
+        for cut in self.tracer.cuts(function):
+            prefix = self.tracer.function(function.root, cut)
+            if prefix is not None and not prefix.layouts and prefix.nodes[-1].op not in LAYOUT:
+                yield prefix
+
+    def _adds_nothing(self, tail: Function) -> bool:
+        """Affine, or an identity on the levels of the staircase it starts from."""
+        if self.fit(tail).kind == "affine":
+            return True
+        base = self._found.get(id(tail.root))
+        if base is None or not _keeps_levels(base, tail):
+            return False
+        self._drop(tail, f"quantises {tail.root.name!r} once more without effect; dropped")
+        return True
+
+    def _drop(self, function: Function, note: str) -> None:
+        """Let the readers of the output read the root."""
+        self._found.pop(id(function.output), None)
+        self.same.append(Same(function.output, function.root, function.layouts))
+        self._notes.append(f"{label(function.nodes[-1])}: {note}")
+
+    def _is_activation(self, function: Function) -> bool:
+        return self.fit(function).activation is not None
+
+    def _accept(self, function: Function) -> None:
+        function = self._simplest(function)
+        fitted = self.fit(function)
+        if fitted.activation is not None and id(function.output) not in self._found:
+            self._found[id(function.output)] = Found(function, fitted.activation, fitted)
+
+    def _simplest(self, function: Function) -> Function:
+        """Without the affine parts at its ends, where only they differ by channel (BatchNorm)."""
+        if function.channels == 1:
+            return function
+        cuts = self.tracer.cuts(function)
+        heads, tails = [function.root], [function.output]
+        for cut in cuts:
+            head = self.tracer.function(function.root, cut)
+            if head is None or self.fit(head).kind != "affine":
+                break
+            heads.append(cut)
+        for cut in reversed(cuts):
+            tail = self.tracer.function(cut, function.output)
+            if tail is None or self.fit(tail).kind != "affine":
+                break
+            tails.append(cut)
+        for head_end in heads:
+            for tail_start in tails:
+                inner = self.tracer.function(head_end, tail_start)
+                if inner and inner.channels == 1 and not inner.layouts:
+                    if self._is_activation(inner):
+                        return inner
+        return function
+
+    def _refuse(self, function: Function) -> None:
+        fitted = self.fit(function)
+        node = culprit(function)
+        refusal = Refusal(label(node), node.op, fitted.reason, fitted.remedy)
+        self._refused.setdefault(id(function.output), refusal)
+
+    # --- several ---
+
+    def _share_equal(self) -> None:
+        """One of several equal activations of one root is enough."""
+        first: dict[tuple[Any, ...], Found] = {}
+        for found in self.activations:
+            other = first.setdefault(_identity(found), found)
+            if other is not found:
+                del self._found[id(found.function.output)]
+                self.same.append(Same(found.function.output, other.function.output))
+                self._notes.append(
+                    f"{label(found.function.nodes[-1])}: equal to "
+                    f"{label(other.function.nodes[-1])}; shared"
+                )
+
+    def _drop_repeated(self) -> None:
+        """Staircases that change nothing, because their root has only their levels already."""
+        for found in self.activations:
+            function = found.function
+            sources = self._sources(function.root, True)
+            if sources and isinstance(found.activation, Staircase):
+                if all(_keeps_levels(source, function) for source in sources):
+                    note = f"quantises {function.root.name!r} once more without effect; dropped"
+                    self._drop(function, note)
+
+    def _drop_swallowed(self) -> None:
+        """Clips whose only readers, through MaxPool and the like, are staircases within them."""
+        for found in self.activations:
+            ramp, function = found.activation, found.function
+            if isinstance(ramp, Ramp) and function.channels == 1 and not function.layouts:
+                readers = self._staircase_readers(function.output)
+                if readers and all(_swallows(r.activation, ramp) for r in readers):
+                    self._drop(function, "has no effect before the quantiser behind it; dropped")
+
+    def _staircase_readers(self, tensor: gs.Tensor) -> list[Found]:
+        """All readers of ``tensor``, through selecting operators; none if some are no staircase."""
+        if is_output(self.graph, tensor):
+            return []
+        found: list[Found] = []
+        for consumer in tensor.outputs:
+            if is_standard(consumer, *_SELECTING):
+                if len(consumer.outputs) > 1:
+                    return []
+                behind = self._staircase_readers(consumer.outputs[0])
+            else:
+                behind = [
+                    f for f in self.activations
+                    if f.function.root is tensor and consumer in f.function.nodes
+                ]  # fmt: skip
+            if not behind:
+                return []
+            found += behind
+        return found
+
+    def _sources(self, tensor: gs.Tensor, per_channel: bool) -> list[Found]:
+        """The staircases whose levels are the values of ``tensor``; none if there are others."""
+        found = self._found.get(id(tensor))
+        if found is not None:
+            scalar = found.function.channels == 1
+            stairs = isinstance(found.activation, Staircase)
+            return [found] if stairs and (scalar or per_channel) else []
+        equal = [same for same in self.same if same.tensor is tensor]
+        if equal:
+            return self._sources(equal[0].other, per_channel and not equal[0].layouts)
+        node = producer(tensor)
+        if node is None or not is_standard(node, *_SELECTING, "Concat"):
+            return []
+        kept = per_channel and is_standard(node, *_PER_CHANNEL_SELECTING)
+        data = node.inputs if node.op == "Concat" else node.inputs[:1]
+        parts = [self._sources(t, kept) for t in data]
+        return [source for part in parts for source in part] if all(parts) else []
+
+    def _refuse_unknown_operators(self) -> None:
+        known = (*STANDARD_DOMAINS, DOMAIN, *qonnx.DOMAINS, "com.microsoft")
+        for node in self.graph.nodes:
+            if (node.domain or "") not in known:
+                self._refused[id(node)] = Refusal(
+                    label(node),
+                    node.op,
+                    f"operator {node.domain}::{node.op} is not defined in this file",
+                    "export it in standard ONNX or QONNX operators, or as a local function",
+                )
+
+
+def culprit(function: Function) -> gs.Node:
+    """The node to name in a refusal: the first one that is never part of an activation."""
+    for node in function.nodes:
+        if node.op in (*pointwise.SMOOTH, *pointwise.RANDOM):
+            return node
+    curved = ("LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Exp", "Log")
+    return next((n for n in function.nodes if n.op in curved), function.nodes[-1])
+
+
+def rounding_of(function: Function) -> str:
+    """How the last rounding operator of ``function`` treats halves; "" if it has none."""
+    rule = ""
+    for node in function.nodes:
+        if is_standard(node, "Round") or node.op == "QuantizeLinear":
+            rule = "half_even"
+        elif qonnx.is_qonnx(node.domain, node.op):
+            mode = str(node.attrs.get("rounding_mode", "ROUND")).upper()
+            rule = {"ROUND": "half_even", "HALF_EVEN": "half_even", "HALF_UP": "half_away"}.get(
+                mode, ""
+            )
+        elif is_standard(node, "Floor", "Ceil", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
+            rule = ""
+    return rule
+
+
+def _measure(function: Function) -> Fit:
+    for node in function.nodes:
+        if node.op in pointwise.RANDOM:
+            return Fit(
+                "unknown", None, f"draws random numbers ({node.op})",
+                "export the model in evaluation mode, without the training noise",
+            )  # fmt: skip
+    smooth = [n.op for n in function.nodes if n.op in pointwise.SMOOTH]
+    if smooth:
+        return Fit(
+            "unknown", None, f"{smooth[0]} is smooth: neither a staircase nor a clip",
+            "train with a quantised activation or ReLU in its place, or keep it behind the last "
+            "neuron",
+        )  # fmt: skip
+    native = Sampler(function, function.dtype)
+    if native(np.zeros((1, 1))).dtype != function.dtype:
+        return Fit("typed", None, "changes the element type", "")
+    exact = Sampler(function, np.dtype(np.float64))
+    return fit(
+        exact, native, function.channels, function.dtype, hints(function), rounding_of(function)
+    )
+
+
+def _keeps_levels(source: Found, function: Function) -> bool:
+    """Whether ``function`` maps each level of ``source`` to itself."""
+    stairs = source.activation
+    if not isinstance(stairs, Staircase):
+        return False
+    channels = source.function.channels
+    if channels > 1 and function.channels not in (1, channels):
+        return False
+    levels = np.arange(stairs.levels + 1, dtype=np.float64)[:, None]
+    values = stairs.output_step * (stairs.lowest_level + levels)
+    if channels > 1 and function.channels == 1:
+        after = np.concatenate([_values(function, values[:, c : c + 1]) for c in range(channels)], 1)
+    else:
+        after = _values(function, values)
+    return bool(np.all(np.abs(after - values) <= 1e-4 * np.abs(stairs.output_step)))
+
+
+def _swallows(stairs: Staircase | Ramp, ramp: Ramp) -> bool:
+    """Whether ``stairs`` gives the same for x and for ``ramp(x)``: all its jumps lie inside."""
+    if not isinstance(stairs, Staircase):
+        return False
+    first, last = np.array([1, stairs.levels])[:, None] + np.ravel(
+        stairs.lowest_level - stairs.phase
+    )
+    jumps = np.concatenate([first, last]) * np.tile(np.ravel(stairs.input_step), 2)
+    same = np.all(ramp.gain == 1) and np.all(ramp.output_low == ramp.low)
+    return bool(same and np.all(ramp.low < jumps) and np.all(jumps < ramp.high))
+
+
+def _values(function: Function, x: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return Sampler(function, function.dtype)(x).astype(np.float64)
+    except NotImplementedError:
+        return np.full(x.shape, np.nan)
+
+
+def _identity(found: Found) -> tuple[Any, ...]:
+    """Equal for activations that always give equal values."""
+    activation = found.activation
+    parts = vars(activation).values()
+    values = tuple(p.tobytes() if isinstance(p, np.ndarray) else p for p in parts)
+    layouts = tuple(id(node) for node in found.function.layouts)
+    return (id(found.function.root), type(activation), layouts, *values)

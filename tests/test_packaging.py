@@ -1,0 +1,158 @@
+"""The repository as others meet it: README commands and code, installation, configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import na_convert
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+NOT_COPIED = (".git", ".venv", "build", "runs", "*.egg-info", "__pycache__", ".*_cache")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+INSTALL_AND_CONVERT, INSTALL_AND_TEST = (block.strip() for block in blocks("sh")[:2])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder in which the README's paths lead somewhere."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+def run(command: list[str], folder: Path, timeout: int = 300) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+# --- the README -----------------------------------------------------------------------------------
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    commands = [
+        line
+        for line in (ROOT / ".ci/run").read_text().splitlines()
+        if line and not line.startswith(("#", "set ", "cd "))
+    ]
+    assert commands == [INSTALL_AND_TEST]
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_both_set_up_commands_are_one_line() -> None:
+    assert "\n" not in INSTALL_AND_CONVERT
+    assert "\n" not in INSTALL_AND_TEST
+
+
+def test_commands_and_code_of_the_readme_run(folder: Path) -> None:
+    for line in blocks("sh")[2].splitlines():
+        program, *arguments = line.split()
+        assert program == "na-convert"
+        run([sys.executable, "-m", "na_convert", *arguments], folder)
+    (folder / "resnet8.snn.onnx").unlink()
+    shown = run([sys.executable, "-c", "\n".join(blocks("python"))], folder)
+    assert re.search(r"^T = 3: [\d.]+% agree, accuracy [\d.]+%$", shown, re.MULTILINE)
+
+
+def test_the_summary_in_the_readme_is_what_is_printed(folder: Path) -> None:
+    arguments = ["examples/resnet8-cifar10.onnx", "--data", "examples/resnet8-cifar10.npz"]
+    arguments += ["-o", "resnet8-cifar10.snn.onnx"]
+    shown = run([sys.executable, "-m", "na_convert", *arguments], folder)
+    assert _steady(blocks("text")[0]) == _steady(shown)
+
+
+def _steady(summary: str) -> list[str]:
+    """The summary's table cells without what another machine or release may change."""
+    layers = summary[summary.index("Neuron layers") : summary.index("Checks")]
+    return [re.sub(r"\d+\.\d+ %|0\.\d+$", "#", line).strip() for line in layers.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/architecture.md"]
+)
+def test_links_lead_somewhere(name: str) -> None:
+    document = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_documented_options_are_those_of_the_command() -> None:
+    documented = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/cli.md").read_text()))
+    offered = {"--version"}
+    for command in ("convert", "inspect", "check"):
+        shown = run([sys.executable, "-m", "na_convert", command, "--help"], ROOT)
+        offered |= set(re.findall(r"(--[a-z-]+)", shown))
+    assert documented == offered
+
+
+def test_architecture_names_every_module() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = {name.rstrip("/") for name in re.findall(r"`([a-z_/]+\*?)`", text)}
+    prefixes = tuple(name[:-1] for name in re.findall(r"`([a-z_]+\*)`", text))
+    for path in sorted((ROOT / "na_convert").iterdir()):
+        name = path.stem
+        if name.startswith("_") or (path.suffix not in ("", ".py")):
+            continue
+        assert name in named or name.startswith(prefixes), f"{name} is not in architecture.md"
+
+
+# --- installation ---------------------------------------------------------------------------------
+
+
+def test_every_package_is_listed() -> None:
+    listed = re.search(r"^packages = (\[.*?\])$", PYPROJECT, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    found = {"na_convert.passes", "na_convert.models", "na_convert"}
+    found |= {f"na_convert.{p.parent.name}" for p in ROOT.glob("na_convert/*/__init__.py")}
+    for top in ("passes", "models"):
+        found |= {f"na_convert.{top}.{p.parent.name}" for p in ROOT.glob(f"{top}/*/__init__.py")}
+    assert set(json.loads(listed[1])) == found
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, na_convert; sys.exit('onnx' in sys.modules or 'numpy' in sys.modules)"
+    run([sys.executable, "-c", code], ROOT)
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert f"## {na_convert.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.network
+def test_install_and_convert_command(tmp_path: Path) -> None:
+    """The README's first command on a copy of the repository, with nothing installed."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        ["sh", "-c", INSTALL_AND_CONVERT], cwd=copy, env=kept, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all checks passed" in done.stdout
+    assert (copy / "examples/resnet8-cifar10.snn.onnx").is_file()
+    (site,) = (copy / ".venv").glob("lib/python*/site-packages")
+    assert (site / "na_convert/passes/__init__.py").is_file()
+    assert (site / "na_convert/models/__init__.py").is_file()
+    assert (site / "na_convert/py.typed").is_file()
+    for stray in ("passes", "models", "tests", "torch"):
+        assert not (site / stray).exists()
