@@ -83,15 +83,9 @@ def start(recipe: Recipe, data: ImageDataset, device: torch.device) -> Run:
     return begin_stage(recipe, data, net.to(device), 0)
 
 
-def begin_stage(
-    recipe: Recipe,
-    data: ImageDataset,
-    net: nn.Module,
-    stage: int,
-    device: torch.device | None = None,
-) -> Run:
+def begin_stage(recipe: Recipe, data: ImageDataset, net: nn.Module, stage: int) -> Run:
     """A run at the first step of ``stage``, with an optimiser and a schedule of its own."""
-    where = device or next(net.parameters()).device
+    where = next(net.parameters()).device
     if recipe.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
     plan = getattr(recipe, STAGES[stage])
@@ -173,10 +167,9 @@ def _train_stage(run: Run, data: ImageDataset, hooks: Hooks) -> None:
 def _train_epoch(run: Run, net: nn.Module, data: ImageDataset, hooks: Hooks) -> None:
     training = run.recipe.training
     loss_of = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
-    saved = time.monotonic()
+    began = saved = time.monotonic()
     net.train()
     for images, labels in _batches(run, data):
-        began = time.monotonic()
         inputs = normalise(images.to(run.device), data.mean, data.std)
         with torch.autocast(
             run.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"
@@ -194,18 +187,16 @@ def _train_epoch(run: Run, net: nn.Module, data: ImageDataset, hooks: Hooks) -> 
         step_loss, asked = processes.total([loss.item(), float(hooks.stop())], run.device)
         run.loss += step_loss / processes.world_size()
         run.step += 1
-        run.seconds += time.monotonic() - began
+        now = time.monotonic()
+        run.seconds, began = run.seconds + now - began, now
         hooks.progress(run)
         if asked:
             hooks.save(run)
             raise Interrupted
-        if processes.world_size() == 1 and _is_due(saved, training.checkpoint_minutes):
+        # Several processes would have to agree on the moment: they save after each epoch only.
+        if processes.world_size() == 1 and now - saved > 60 * training.checkpoint_minutes:
             hooks.save(run)
-            saved = time.monotonic()
-
-
-def _is_due(since: float, minutes: float) -> bool:
-    return time.monotonic() - since > 60 * minutes
+            saved = now
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
@@ -215,14 +206,14 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         self, images: Images, batches: list[tuple[Tensor, int]], augmentation: Augmentation
     ) -> None:
         self.images, self.batches, self.augmentation = images, batches, augmentation
+        self.part = processes.my_part(len(batches[0][0])) if batches else slice(None)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         indices, seed = self.batches[number]
-        part = processes.my_part(len(indices))
-        return self.images.training_batch(indices, seed, self.augmentation, part)
+        return self.images.training_batch(indices, seed, self.augmentation, self.part)
 
 
 def _batches(run: Run, data: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:

@@ -179,28 +179,32 @@ class Search:
             self._found[id(function.output)] = Found(function, fitted.activation, fitted)
 
     def _simplest(self, function: Function) -> Function:
-        """Without the affine parts at its ends, where only they differ by channel (BatchNorm)."""
+        """Without the affine parts at its ends (BatchNorm), if that makes it more regular."""
         if function.channels == 1:
             return function
+        best, most = function, _regularity(self.fit(function).activation)
+        for root in self._affine_ends(function, at_root=True):
+            for output in self._affine_ends(function, at_root=False):
+                if most == _REGULAR:
+                    return best
+                inner = self.tracer.function(root, output)
+                if inner is not None and not inner.layouts:
+                    regularity = _regularity(self.fit(inner).activation)
+                    if regularity > most:
+                        best, most = inner, regularity
+        return best
+
+    def _affine_ends(self, function: Function, *, at_root: bool) -> list[gs.Tensor]:
+        """Tensors that are affine in the root, or in which the output is affine; nearest first."""
         cuts = self.tracer.cuts(function)
-        heads, tails = [function.root], [function.output]
-        for cut in cuts:
-            head = self.tracer.function(function.root, cut)
-            if head is None or self.fit(head).kind != "affine":
+        ends = [function.root if at_root else function.output]
+        for cut in cuts if at_root else reversed(cuts):
+            pair = (function.root, cut) if at_root else (cut, function.output)
+            part = self.tracer.function(*pair)
+            if part is None or self.fit(part).kind != "affine":
                 break
-            heads.append(cut)
-        for cut in reversed(cuts):
-            tail = self.tracer.function(cut, function.output)
-            if tail is None or self.fit(tail).kind != "affine":
-                break
-            tails.append(cut)
-        for head_end in heads:
-            for tail_start in tails:
-                inner = self.tracer.function(head_end, tail_start)
-                if inner and inner.channels == 1 and not inner.layouts:
-                    if self._is_activation(inner):
-                        return inner
-        return function
+            ends.append(cut)
+        return ends
 
     def _refuse(self, function: Function) -> None:
         fitted = self.fit(function)
@@ -290,6 +294,31 @@ class Search:
                     f"operator {node.domain}::{node.op} is not defined in this file",
                     "export it in standard ONNX or QONNX operators, or as a local function",
                 )
+
+
+_REGULAR = 2
+
+
+def _regularity(activation: Staircase | Ramp | None) -> int:
+    """How alike an activation's channels are: 2 in gain and position, 1 in gain, 0 not even that.
+
+    A quantiser with a step per channel has one gain. A BatchNorm before or behind it has not.
+    """
+    if activation is None:
+        return -1
+    if isinstance(activation, Staircase):
+        gain = activation.output_step / activation.input_step
+        position = [activation.lowest_level, activation.phase]
+    else:
+        gain, position = activation.gain, [activation.low, activation.output_low]
+    if not _uniform(gain):
+        return 0
+    return _REGULAR if all(_uniform(p) for p in position) else 1
+
+
+def _uniform(values: NDArray[Any]) -> bool:
+    flat = np.ravel(values).astype(np.float64)
+    return bool(np.all(np.abs(flat - flat[0]) <= 1e-5 * np.abs(flat[0])))
 
 
 def culprit(function: Function) -> gs.Node:

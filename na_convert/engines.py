@@ -23,7 +23,7 @@ from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]
 
-FLOAT_NOISE = 64.0  # in units of the float type's eps: what two orders of summation may differ by
+FLOAT_NOISE = 16.0  # in units of the float type's eps: what two orders of summation may differ by
 
 
 @dataclass(frozen=True)

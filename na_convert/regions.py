@@ -43,16 +43,19 @@ def data_inputs(node: gs.Node) -> list[gs.Tensor]:
     return [t for t in node.inputs if not t.is_empty()]
 
 
-def descendants(graph: gs.Graph, sources: Collection[gs.Node]) -> NodeIds:
+def descendants(
+    graph: gs.Graph, sources: Collection[gs.Node], stop: Collection[gs.Node] = ()
+) -> NodeIds:
     """Ids of the nodes that data of ``sources`` flows into (sources excluded unless on a path).
 
-    Requires the graph's nodes in topological order.
+    Data does not flow on through the nodes of ``stop``. Requires topological order.
     """
+    blocked = {id(node) for node in stop}
     origin = {id(node) for node in sources}
     reached: NodeIds = set()
     for node in graph.nodes:
         parents = (t.inputs[0] for t in data_inputs(node) if t.inputs)
-        if any(id(p) in reached or id(p) in origin for p in parents):
+        if any((id(p) in reached and id(p) not in blocked) or id(p) in origin for p in parents):
             reached.add(id(node))
     return reached
 

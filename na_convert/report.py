@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,8 +243,8 @@ def _ladder(figures: Sequence[Figure]) -> Table:
         row = [mark, Text(figure.name), Text(_number(figure.value)), Text(_number(figure.limit))]
         if len(table.columns) > len(row) + 1:
             row.append(Text("" if figure.passed else _passing_limit(figure)))
-        where = f"{figure.node}: " if figure.node else ""
-        table.add_row(*row, Text(where + figure.detail))
+        named = figure.node is None or figure.node in figure.detail
+        table.add_row(*row, Text(figure.detail if named else f"{figure.node}: {figure.detail}"))
     return table
 
 
@@ -255,9 +255,15 @@ def _condensed(figures: Sequence[Figure]) -> list[Figure]:
         same = [figure for figure in figures if figure.name == name]
         failures = [figure for figure in same if not figure.passed]
         totals = [figure for figure in same if figure.node is None]
-        nearest = min(same, key=lambda figure: abs(figure.limit - figure.value))
-        kept += failures or totals or [nearest]
+        kept += failures or totals or [_nearest(same)]
     return kept
+
+
+def _nearest(figures: Sequence[Figure]) -> Figure:
+    nearest = min(figures, key=lambda figure: abs(figure.limit - figure.value))
+    if len(figures) == 1:
+        return replace(nearest, detail=f"layer {nearest.node}")
+    return replace(nearest, detail=f"{len(figures)} layers, nearest its limit: {nearest.node}")
 
 
 def _by_timestep(found: Equivalence) -> Table:

@@ -19,6 +19,8 @@ def session(model: onnx.ModelProto, *, threads: int = 0, optimise: bool = True):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # the overridable `timesteps` input would warn at each start
     options.intra_op_num_threads = threads
+    # Keep quantisers what the file says: fused into integer kernels they round elsewhere.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

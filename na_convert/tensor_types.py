@@ -45,7 +45,9 @@ def _without_weights(graph: gs.Graph) -> gs.Graph:
     light.import_domains = None
     for tensor in light.tensors().values():
         if is_constant(tensor) and np.prod(tensor.shape, dtype=np.int64) > _LARGE:
-            light.inputs.append(tensor.to_variable(tensor.dtype, tensor.shape))
+            variable = tensor.to_variable(tensor.dtype, tensor.shape)
+            variable.type = "tensor_type"  # graphsurgeon leaves it out, and its exporter reads it
+            light.inputs.append(variable)
     for node in light.nodes:
         if (node.domain or "") not in STANDARD_DOMAINS:
             node.op, node.domain, node.attrs = "Identity", None, {}

@@ -12,6 +12,8 @@ Cases:
 * an activation on the network's input (no weights before it): an encoder, stays analog;
 * an activation that only the output follows: a readout quantiser, stays analog;
 * an activation behind the node that the user named as the readout's beginning: stays analog;
+* a ReLU without threshold before the first neurons or behind the last: stays analog; between
+  neurons it is refused, unless it was calibrated;
 * skip connections and Concat with analog tensors: ``Encode`` on each such edge;
 * MaxPool between neurons: ``MaxPoolCounts``;
 * a graph output that is a spiking tensor: ``Decode`` before it, the output keeps its name;
@@ -21,6 +23,7 @@ Cases:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,17 +84,25 @@ def run(
 def choose_neurons(
     graph: gs.Graph, readout_from: gs.Node | None = None
 ) -> tuple[list[gs.Node], tuple[Skip, ...]]:
-    """The activations that become neurons, and those that stay analog, with the reason."""
+    """The activations that become neurons, and those that stay analog, with the reason.
+
+    Where nothing is left to become a neuron otherwise, activations on the output and ReLUs
+    without a bound are taken too.
+    """
     activations = [node for node in graph.nodes if g.is_ours(node, *ACTIVATION_OPS)]
     after_weights, before_sums = between_weights(graph)
     readout = descendants(graph, [readout_from]) if readout_from is not None else set()
     inner = [a for a in activations if id(a) in after_weights and id(a) not in readout]
-    chosen = [a for a in inner if id(a) in before_sums] or inner
+    inner = [a for a in inner if id(a) in before_sums] or inner
+    bounded = [a for a in inner if _is_bounded(a)]
+    chosen = _with_relus_between(graph, inner, bounded) if bounded else inner
     kept = {id(a) for a in chosen}
 
     def reason(activation: gs.Node) -> str:
         if id(activation) in readout:
             return "behind the node where the readout begins: stays analog"
+        if not _is_bounded(activation):
+            return "a ReLU without threshold, outside the spiking part: stays analog"
         if id(activation) in after_weights:
             return "quantises the network's output: stays analog, in the readout"
         return "quantises the network's input: stays analog, constant over time"
@@ -100,14 +111,32 @@ def choose_neurons(
     return chosen, skipped
 
 
-def between_weights(graph: gs.Graph) -> tuple[set[int], set[int]]:
+def between_weights(
+    graph: gs.Graph, neurons: Collection[gs.Node] = ()
+) -> tuple[set[int], set[int]]:
     """Ids of the nodes behind some weights, and of those in front of weights or averages.
 
-    A nonlinear function in both sets stands where neurons would.
+    A nonlinear function in both sets stands where neurons would. Behind ``neurons`` only weights
+    that come after them count.
     """
     weighted = [node for node in graph.nodes if g.is_standard(node, *WEIGHTED_OPS)]
     averaging = [node for node in graph.nodes if g.is_standard(node, *AVERAGING_OPS)]
-    return descendants(graph, weighted), ancestors(graph, [*weighted, *averaging])
+    after = descendants(graph, weighted, stop=neurons)
+    return after, ancestors(graph, [*weighted, *averaging])
+
+
+def _is_bounded(activation: gs.Node) -> bool:
+    function = read_activation(activation)
+    return isinstance(function, Staircase) or function.bounded
+
+
+def _with_relus_between(
+    graph: gs.Graph, inner: list[gs.Node], bounded: list[gs.Node]
+) -> list[gs.Node]:
+    """``bounded``, and the ReLUs of ``inner`` that a neuron comes before and another behind."""
+    after, before = descendants(graph, bounded), ancestors(graph, bounded)
+    kept = {id(a) for a in bounded}
+    return [a for a in inner if id(a) in kept or (id(a) in after and id(a) in before)]
 
 
 def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
@@ -121,7 +150,7 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
             found = obstacle(node, spiking)
             if found:
                 refused.append(Refusal(g.label(node), node.op, found.reason, found.remedy))
-        elif node.op == "Ramp" and not read_activation(node).bounded:  # type: ignore[union-attr]
+        elif not _is_bounded(node):
             refused.append(
                 Refusal(
                     g.label(node),

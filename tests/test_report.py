@@ -112,9 +112,10 @@ def test_summary_shows_each_check_once_and_every_failure() -> None:
         return Figure(name, value, 1.0, value <= 1, node=node)
 
     layers = [figure(0.1, "act0"), figure(0.5, "act1"), figure(0.2, "act2")]
-    assert report._condensed(layers) == [layers[1]]
+    (nearest,) = report._condensed(layers)
+    assert (nearest.value, nearest.detail) == (0.5, "3 layers, nearest its limit: act1")
     total = figure(0, None, "replay")
-    assert report._condensed([figure(0, "act0", "replay"), total, *layers]) == [total, layers[1]]
+    assert report._condensed([figure(0, "act0", "replay"), total, *layers]) == [total, nearest]
     broken = [figure(2, "act3"), figure(3, "act4")]
     assert report._condensed([*layers, *broken]) == broken
 

@@ -241,13 +241,41 @@ def test_refused_between_neurons(middle: str, op: str, words: str) -> None:
     assert found.neurons == ()
 
 
-def test_relu_without_bound_is_refused() -> None:
-    ramp = 'a = na_convert.Ramp <kind: string = "relu"> (z, zero, inf, zero, one)\n'
-    g, _ = graph(
-        CONV + ramp + NEXT + stair("z2", "last") + HEAD, {**WEIGHTS, "inf": np.inf, "one": 1.0}
-    )
+RELU = 'na_convert.Ramp <kind: string = "relu"> (z{i}, zero, inf, zero, one)\n'
+RELU_WEIGHTS = {**WEIGHTS, "inf": np.inf, "one": 1.0}
+THIRD = "z3 = Conv <pads = [1,1,1,1]> (b, w2)\n"
+
+
+def test_relu_without_bound_between_neurons_is_refused() -> None:
+    body = CONV + stair("z", "a") + NEXT + "b = " + RELU.format(i=2) + THIRD + stair("z3", "last")
+    g, _ = graph(body + HEAD, RELU_WEIGHTS)
     (refusal,) = to_spiking.run(g, {}).report.refused
     assert "--calibrate" in refusal.remedy
+
+
+def test_network_of_plain_relus_is_refused() -> None:
+    body = CONV + "a = " + RELU.format(i="") + NEXT + "last = " + RELU.format(i=2) + HEAD
+    g, _ = graph(body, RELU_WEIGHTS)
+    assert len(to_spiking.run(g, {}).report.refused) == 2
+
+
+def test_relus_outside_the_spiking_part_stay_analog() -> None:
+    body = (
+        CONV + "a = " + RELU.format(i="") + NEXT + stair("z2", "b") + THIRD + "last = "
+        + RELU.format(i=3) + HEAD
+    )  # fmt: skip
+    g, carried = graph(body, RELU_WEIGHTS)
+    found, folded = convert(g, carried)
+    assert spiking_ops(folded) == ["Ramp", "Encode", "IF", "Decode", "Ramp"]
+    assert all("analog" in s.reason for s in found.report.skipped)
+
+
+def test_readout_from_a_node_keeps_what_follows_analog() -> None:
+    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    node = next(n for n in g.nodes if n.outputs[0].name == "z2")
+    found = to_spiking.run(g, {"a": (4, 8, 8)}, node)
+    assert [n.output for n in found.neurons] == ["a"]
+    assert "readout begins" in found.report.skipped[0].reason
 
 
 def test_a_folded_file_reads_back_as_the_same_network() -> None:

@@ -1,0 +1,108 @@
+"""Checkpoints: everything that the next training step depends on, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from na_convert.errors import DataError
+from na_convert.model_io import write_atomically
+
+from . import processes
+from .data import Dataset
+from .recipe import Recipe, as_table
+from .train import Run, begin_stage, quantised, start
+
+FORMAT = 1
+
+
+def save(run: Run, path: Path) -> None:
+    """Write the state of ``run``; call it in every process, the first one writes."""
+    generators = processes.gathered(_generator_state(run.device))
+    if not processes.is_first():
+        return
+    state = {
+        "format": FORMAT,
+        "recipe": as_table(run.recipe),
+        "net": run.net.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "averaged": run.averaged.state_dict() if run.averaged is not None else None,
+        "position": {
+            "stage": run.stage,
+            "epoch": run.epoch,
+            "step": run.step,
+            "loss": run.loss,
+            "seconds": run.seconds,
+        },
+        "metrics": run.metrics,
+        "generators": generators,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def resume(recipe: Recipe, data: Dataset, device: torch.device, path: Path) -> Run:
+    """The run saved at ``path``, ready for its next step.
+
+    Raises DataError where the file is no checkpoint, is of another recipe, or was written by
+    another number of processes.
+    """
+    state = read(path)
+    if state["recipe"] != as_table(recipe):
+        raise DataError(
+            f"{path}: the checkpoint is of another recipe",
+            remedy="resume with the recipe that it was started with, or use another --out",
+        )
+    if len(state["generators"]) != processes.world_size():
+        raise DataError(
+            f"{path}: written by {len(state['generators'])} processes, "
+            f"read by {processes.world_size()}"
+        )
+    run = start(recipe, data, device)
+    stage = state["position"]["stage"]
+    if stage:
+        net = quantised(recipe, run.net).to(device)
+        net.load_state_dict(state["net"])  # before the optimiser: steps per channel change shape
+        run = begin_stage(recipe, data, net, stage)
+    else:
+        run.net.load_state_dict(state["net"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.schedule.load_state_dict(state["schedule"])
+    if run.averaged is not None:
+        run.averaged.load_state_dict(state["averaged"])
+    for name, value in state["position"].items():
+        setattr(run, name, value)
+    run.metrics = state["metrics"]
+    _set_generator_state(state["generators"][processes.rank()], device)
+    return run
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint: plain values and tensors (nothing else is unpickled)."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        known = state["format"] == FORMAT
+    except Exception as error:  # torch raises many kinds for damaged files
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise DataError(f"{path}: not a readable checkpoint ({reason})") from error
+    if not known:
+        raise DataError(f"{path}: a checkpoint of another version of na-train")
+    return state
+
+
+def _generator_state(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_generator_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,100 @@
+"""What a finished run leaves behind: the network, its SNN, and how good both are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import na_convert
+from na_convert.model_io import write_atomically
+
+from .data import Dataset
+from .export import export_onnx
+from .recipe import Recipe, as_table
+from .train import Metrics, Run, accuracy
+
+_CHECKED_IMAGES = 256
+_CHUNK = 250
+
+
+def write_metrics(metrics: list[Metrics], path: Path) -> None:
+    """One line for each epoch: stage, epoch, loss, test_accuracy, seconds of training so far."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["stage", "epoch", "loss", "test_accuracy", "seconds"])
+    writer.writeheader()
+    writer.writerows(metrics)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_results(run: Run, data: Dataset, out: Path) -> dict[str, Any]:
+    """Write ``model.onnx``, ``model.snn.onnx`` and ``report.json`` into ``out``; print the table.
+
+    Raises what `na_convert.convert` raises: the conversion is verified on test images.
+    """
+    model, snn = out / "model.onnx", out / "model.snn.onnx"
+    export_onnx(run.best, data.shape, model, mean=data.mean, std=data.std)
+    images, labels = data.test.batch(torch.arange(min(run.recipe.report.images, len(data.test))))
+    x, y = images.numpy(), labels.numpy()
+    head = {"x": x[:_CHECKED_IMAGES], "labels": y[:_CHECKED_IMAGES]}
+    converted = na_convert.convert(model, output=snn, data=head)
+    assert converted.equivalence is not None  # it is always checked here
+    report = {
+        "recipe": as_table(run.recipe),
+        "seed": run.recipe.seed,
+        "ann_accuracy": accuracy(run.best, data, run.device),
+        "test_images": len(data.test),
+        "snn_images": len(y),
+        "by_timestep": by_timestep(model, snn, x, y, run.recipe),
+        "layers": [asdict(layer) for layer in converted.equivalence.layers],
+        "training_seconds": round(run.seconds, 1),
+    }
+    write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    Console().print(_table(report))
+    return report
+
+
+def by_timestep(
+    model: Path, snn: Path, images: NDArray[Any], labels: NDArray[Any], recipe: Recipe
+) -> list[dict[str, float | int]]:
+    """Accuracy of the SNN, and agreement with the ANN's class, on uint8 ``images`` at each T."""
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    steps = recipe.report.timesteps
+    right, same = dict.fromkeys(steps, 0), dict.fromkeys(steps, 0)
+    properties = {p: json.loads(v) for p, v in session.get_modelmeta().custom_metadata_map.items()
+                  if p in ("na_convert.mean", "na_convert.std")}  # fmt: skip
+    mean, std = (
+        np.array(properties[f"na_convert.{k}"], np.float32).reshape(-1, 1, 1)
+        for k in ("mean", "std")
+    )
+    for start in range(0, len(labels), _CHUNK):
+        chunk, truth = images[start : start + _CHUNK], labels[start : start + _CHUNK]
+        (ann,) = session.run(None, {"x": ((chunk / np.float32(255)) - mean) / std})
+        outputs = na_convert.simulate(snn, data={"x": chunk}, timesteps=max(steps)).outputs
+        for T in steps:
+            (scores,) = outputs[T].values()
+            right[T] += int((scores.argmax(1) == truth).sum())
+            same[T] += int((scores.argmax(1) == ann.argmax(1)).sum())
+    count = len(labels)
+    return [
+        {"T": T, "snn_accuracy": right[T] / count, "agreement": same[T] / count} for T in steps
+    ]
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(title=f"{report['recipe']['name']}: ANN accuracy {report['ann_accuracy']:.4f}")
+    for heading in ("T", "SNN accuracy", "agreement"):
+        table.add_column(heading, justify="right")
+    for row in report["by_timestep"]:
+        table.add_row(str(row["T"]), f"{row['snn_accuracy']:.4f}", f"{row['agreement']:.4f}")
+    return table
