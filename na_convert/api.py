@@ -75,7 +75,7 @@ def convert(
         )
     tell("reading", 0.0)
     loaded = model_io.load(source)
-    samples = _samples(loaded, data, preprocessing)
+    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
     tell("converting", 0.1)
     options = _options(
         loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from
@@ -107,7 +107,7 @@ def convert(
     size, digest = model_io.save(parts, target)
     tell("done", 1.0)
     return Result(
-        model=_model_info(loaded),
+        model=info,
         timesteps=converted.snn.timesteps,
         form=FORM,
         neurons=converted.snn.neurons,
@@ -130,12 +130,12 @@ def inspect(
     """
     start = time.perf_counter()
     loaded = model_io.load(Path(model))
-    samples = _samples(loaded, None, None)
+    info, samples = _model_info(loaded), _samples(loaded, None, None)
     options = pipeline.Options(timesteps=timesteps, readout_from=readout_from)
     converted = pipeline.convert(loaded, samples.feeds, options, check=False)
     snn = converted.snn
     return Result(
-        model=_model_info(loaded),
+        model=info,
         timesteps=snn.timesteps if snn else 0,
         form=FORM,
         neurons=snn.neurons if snn else (),
@@ -172,7 +172,7 @@ def check(
     _check_limits(min_agreement, max_drop, timesteps)
     loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
     network = from_folded(snn_file.model)
-    samples = _samples(loaded, data, preprocessing)
+    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
     tell("converting", 0.1)
     reference = pipeline.reference(loaded, samples.feeds)
     tell("verifying", 0.3)
@@ -196,7 +196,7 @@ def check(
     )
     broken = [f for f in equivalence.figures if not f.passed]
     result = Result(
-        model=_model_info(loaded),
+        model=info,
         timesteps=network.timesteps,
         form=FORM,
         neurons=network.neurons,

@@ -22,6 +22,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from .cut import takes
 from .data import Samples
 from .engines import LayerEngines, compare_engines
 from .layers import Layer, match_layers, reference_values, split_by_owner
@@ -29,7 +30,7 @@ from .replay import LayerReplay, replay
 from .results import Equivalence, LayerResult, TimestepResult
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, replay_figures, stop_at_failure
-from .simulate import Simulation, onnxruntime_engine
+from .simulate import Engine, Simulation, numpy_engine, onnxruntime_engine
 from .snn import Snn
 from .statistics import LayerCounts, count_layer, timestep_result
 from .teacher_forcing import Difference, runner, teacher_forced_error
@@ -129,7 +130,8 @@ def _run(
     layers, network = stages.layers, stages.network
     output = stages.ann.outputs[0].name
     reference = _reference(stages, output)
-    engine = onnxruntime_engine(stages.folded, max(steps), [layer.name for layer in layers])
+    in_onnxruntime = _runs_in_onnxruntime(stages.folded)
+    engine = _engine(stages, max(steps), in_onnxruntime)
     counts: list[list[LayerCounts]] = []
     engines: list[tuple[LayerEngines, ...]] = []
     expected: list[Array] = []
@@ -139,7 +141,7 @@ def _run(
         values, run = reference(feeds), engine(feeds)
         counts.append([count_layer(layer, run, values, network.timesteps) for layer in layers])
         left = exact_samples - done
-        if left > 0:
+        if left > 0 and in_onnxruntime:
             rows, part = _rows(feeds, 0, left), _first_samples(run, left)
             compared, error = compare_engines(network, layers, rows, part, network.timesteps)
             engines.append(compared)
@@ -158,6 +160,19 @@ def _run(
             timestep_result(t, ann_output, np.concatenate(found[t]), samples.labels) for t in steps
         ),
     )
+
+
+def _runs_in_onnxruntime(folded: onnx.ModelProto) -> bool:
+    """Always, but in double, where onnxruntime lacks many operators."""
+    kinds = {value.type.tensor_type.elem_type for value in folded.graph.input}
+    return onnx.TensorProto.DOUBLE not in kinds or takes(folded)
+
+
+def _engine(stages: _Stages, timesteps: int, in_onnxruntime: bool) -> Engine:
+    names = [layer.name for layer in stages.layers]
+    if in_onnxruntime:
+        return onnxruntime_engine(stages.folded, timesteps, names)
+    return numpy_engine(stages.network, timesteps, names, np.float64)
 
 
 def _reference(stages: _Stages, output: str) -> Callable[[Mapping[str, Array]], dict[str, Array]]:

@@ -41,6 +41,15 @@ def cut_model(model: onnx.ModelProto, cuts: Collection[str], outputs: Sequence[s
     return run
 
 
+def takes(model: onnx.ModelProto) -> bool:
+    """Whether onnxruntime takes ``model``: it lacks many operators in double."""
+    try:
+        session(model)
+    except ModelError:
+        return False
+    return True
+
+
 def _prepare(
     model: onnx.ModelProto, cuts: set[str], outputs: list[str], values: Mapping[str, Array]
 ) -> Runner:
@@ -62,12 +71,16 @@ def _prepare(
     part.graph.CopyFrom(
         onnx.helper.make_graph(nodes, "part", [*inputs.values(), *given], outside, stored)
     )
-    runner = session(part, optimise=False)
+    runner = session(part)
     wanted = [*inputs, *fed]
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.asarray(values[name]) for name in wanted if name in values}
-        return dict(zip(outputs, runner.run(outputs, feeds), strict=True))
+        try:
+            return dict(zip(outputs, runner.run(outputs, feeds), strict=True))
+        except Exception as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"onnxruntime does not run this graph ({first})") from error
 
     return run
 

@@ -58,6 +58,13 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
         del stripped.functions[:]
         model = stripped
     graph = gs.import_onnx(model)
+    # Nothing may point into the protobuf: its weights stay in memory until the last pointer goes.
+    graph.import_domains = [
+        onnx.helper.make_opsetid(i.domain, i.version) for i in model.opset_import
+    ]
+    for tensor in graph.tensors().values():
+        if is_constant(tensor):
+            tensor.values = np.asarray(tensor.values)
     graph.opset = next(i.version for i in model.opset_import if i.domain in STANDARD_DOMAINS)
     return graph, carried
 

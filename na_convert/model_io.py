@@ -21,7 +21,7 @@ from .errors import ModelError, UsageError
 from .graph import Parts
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
     """A model read from `path`: weights inside, foreign local functions inlined."""
 
@@ -29,6 +29,11 @@ class Loaded:
     path: Path
     sha256: str
     bytes: int
+
+    def take(self) -> onnx.ModelProto:
+        """Hand the model over: the taker may change it, and frees its weights when done."""
+        model, self.model = self.model, onnx.ModelProto()
+        return model
 
 
 def load(path: Path) -> Loaded:

@@ -53,7 +53,8 @@ class Converted:
     """Every stage that verification needs; `snn` is None where `refused` is not empty.
 
     Attributes:
-        ann: the network as exported, after `normalise`.
+        ann: the network as exported, after `normalise`; not kept (the same as `staircase_ann`)
+            where nothing is checked, to save the memory.
         staircase_ann: the same after the other passes: each activation one node.
     """
 
@@ -111,13 +112,17 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
 
 
 def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
-    """The ANN's side alone: the passes up to where each activation is one node."""
-    model, notes = prepare(loaded.model)
+    """The ANN's side alone: the passes up to where each activation is one node.
+
+    Takes the model out of ``loaded``.
+    """
+    model, notes = prepare(loaded.take())
     _refuse_foreign(loaded.path, model)
     graph, carried = import_graph(model)
+    del model
     rows = {name: values[:_CHECK_ROWS] for name, values in feeds.items()} if check else None
     reports = [_run(NORMALISE, graph, carried, rows)]
-    ann = graph.copy()
+    ann = graph.copy() if check else graph
     for each in ANN_PASSES:
         reports.append(_run(each, graph, carried, rows))
     return Converted(ann, graph, None, carried, tuple(reports), (), notes)
@@ -145,10 +150,10 @@ def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _run(each: Pass, graph: gs.Graph, carried: Carried, rows: Feeds | None) -> PassReport:
-    before = graph.copy()
+    before = graph.copy() if rows is not None else None
     report = each(graph)
     check_graph(graph, report.name)
-    if rows is None or report.refused or not report.changed:
+    if before is None or rows is None or report.refused or not report.changed:
         return report
     absolute, relative, where = teacher_forced_error(before, graph, carried, _fitting(before, rows))
     limit = _pass_limit(before)

@@ -49,7 +49,7 @@ def round_trip(
             flips[layer.name] += far
             ties += near
             elements += output.size
-    engine = "onnxruntime" if runs_in_onnxruntime(ann) else "numpy (QONNX operators), float32"
+    engine = "onnxruntime" if runs_in_onnxruntime(ann, carried) else "numpy"
     detail = f"of {elements} levels, {ties} ties left out; by {engine}"
     entries = [
         Entry(count, 0, f"layer {name!r}: {count} levels flip, {detail}", name)

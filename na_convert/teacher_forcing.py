@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import qonnx
-from .cut import Runner, cut_model
+from .cut import Runner, cut_model, takes
 from .errors import PassFailed
 from .evaluate import evaluate
 from .graph import Carried, all_nodes, export_graph, is_ours, is_standard
@@ -72,23 +72,32 @@ def teacher_forced_error(
 def runner(
     graph: gs.Graph, carried: Carried, cuts: Collection[str], outputs: Sequence[str]
 ) -> Runner:
-    """A function from inputs and cut tensors to ``outputs``: onnxruntime, or float32 in numpy.
+    """A function from inputs and cut tensors to ``outputs``: onnxruntime, or else numpy.
 
-    numpy where the graph holds QONNX operators, which onnxruntime does not have.
+    numpy (float32, float64 for models in double) where onnxruntime lacks an operator.
     """
-    if runs_in_onnxruntime(graph):
+    if runs_in_onnxruntime(graph, carried):
         return cut_model(export_graph(graph.copy(), carried), cuts, outputs)
+    dtype = np.float64 if _is_double(graph) else np.float32
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
         known = {t.name for t in graph.inputs} | set(cuts)
         fed = {name: value for name, value in values.items() if name in known}
-        return evaluate(graph, fed, outputs, dtype=np.float32)
+        return evaluate(graph, fed, outputs, dtype=dtype)
 
     return run
 
 
-def runs_in_onnxruntime(graph: gs.Graph) -> bool:
-    return not any(qonnx.is_qonnx(node.domain, node.op) for node in all_nodes(graph))
+def runs_in_onnxruntime(graph: gs.Graph, carried: Carried) -> bool:
+    """Whether onnxruntime has every operator of ``graph``, in the graph's float type."""
+    if any(qonnx.is_qonnx(node.domain, node.op) for node in all_nodes(graph)):
+        return False
+    # Every operator exists in float; in double many do not, so that is tried.
+    return not _is_double(graph) or takes(export_graph(graph.copy(), carried))
+
+
+def _is_double(graph: gs.Graph) -> bool:
+    return any(t.dtype is not None and t.dtype == np.float64 for t in graph.inputs)
 
 
 def jumps(node: gs.Node) -> bool:
