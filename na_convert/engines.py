@@ -68,78 +68,70 @@ def compare_engines(
 
     ``run`` must hold the currents and spikes of every layer for at least ``timesteps`` steps.
     """
-    currents, outputs = _numpy_currents(network, layers, feeds, run, timesteps)
-    found = tuple(
-        _compare_layer(
-            layer,
-            run.currents[layer.name][:timesteps],
-            run.spikes[layer.name][:timesteps],
-            currents[layer.name],
-        )
-        for layer in layers
-    )
-    errors = [relative_error(outputs[n], v) for n, v in run.outputs[timesteps].items()]
-    return found, max(errors, default=0.0)
-
-
-def _numpy_currents(
-    network: Snn,
-    layers: Sequence[Layer],
-    feeds: Mapping[str, Array],
-    run: Simulation,
-    timesteps: int,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Currents [T, N, ...] and outputs in float64, under onnxruntime's spikes."""
     graph = network.graph
     encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
     decoded = {n.outputs[0].name: n.inputs[0].name for n in graph.nodes if is_ours(n, "Decode")}
     tensors = [*(layer.current for layer in layers), *decoded.values()]
     constant = {**feeds, **evaluate(graph, feeds, encoded)}
     advance = layers_with_state()  # for max-pools only: the neurons are cut off
-    steps = []
+    watched = [_Watched(layer, run.currents[layer.name][0]) for layer in layers]
+    total: dict[str, Array] = {}
     for t in range(timesteps):
         spikes = {layer.spikes: run.spikes[layer.name][t] for layer in layers}
-        steps.append(evaluate(graph, {**constant, **spikes}, tensors, stateful=advance))
-    means = {m: np.mean([s[name] for s in steps], axis=0) for m, name in decoded.items()}
+        now = evaluate(graph, {**constant, **spikes}, tensors, stateful=advance)
+        for each in watched:
+            name = each.layer.name
+            each.step(now[each.layer.current], run.currents[name][t], run.spikes[name][t])
+        total = {mean: total.get(mean, 0) + now[name] for mean, name in decoded.items()}
+    means = {mean: value / timesteps for mean, value in total.items()}
     outputs = evaluate(graph, {**feeds, **means}, [t.name for t in graph.outputs])
-    currents = {layer.name: np.stack([s[layer.current] for s in steps]) for layer in layers}
-    return currents, outputs
+    errors = [relative_error(outputs[n], v) for n, v in run.outputs[timesteps].items()]
+    return tuple(each.result(timesteps) for each in watched), max(errors, default=0.0)
 
 
-def _compare_layer(layer: Layer, current: Array, spikes: Array, expected: Array) -> LayerEngines:
-    theta = np.asarray(layer.fired.threshold, np.float64)
-    fired = spikes != 0
-    timesteps = len(current)
-    state = IFState.start(expected[0], theta, np.ones(()), layer.fired.initial)
-    scale = float(np.max(np.abs(expected) / theta, initial=0)) + 1
-    eps = float(np.finfo(current.dtype).eps)
-    tolerance = FLOAT_NOISE * eps * scale * timesteps
-    agreed = np.ones(expected.shape[1:], bool)
-    far = np.zeros(expected.shape[1:], bool)
-    count = np.zeros(expected.shape[1:], np.int64)
-    for z, spike in zip(expected, fired, strict=True):
-        distance = np.abs(state.membrane + z - theta) / theta
-        own = state.step(z) != 0
-        far |= agreed & (own != spike) & (distance > tolerance)
-        agreed &= own == spike
-        count += own
-    differs = count != fired.sum(axis=0)
-    return LayerEngines(
-        layer,
-        int(np.count_nonzero(differs)),
-        int(np.count_nonzero(far)),
-        float(np.max(np.abs(expected - current) / theta, initial=0)),
-        tolerance,
-        _charge_error(layer, current, fired.sum(axis=0)),
-    )
+class _Watched:
+    """One layer, step by step: numpy's neurons under numpy's currents beside onnxruntime's spikes;
+    and neurons in the file's float type under onnxruntime's currents, for the charge."""
+
+    def __init__(self, layer: Layer, current: Array) -> None:
+        self.layer = layer
+        self._theta = np.asarray(layer.fired.threshold, np.float64)
+        self._eps = float(np.finfo(current.dtype).eps)
+        one, initial = np.ones(()), layer.fired.initial
+        self._numpy = IFState.start(current.astype(np.float64), self._theta, one, initial)
+        self._file = IFState.start(current, layer.fired.threshold, one, initial)
+        self._charge = self._file.membrane.astype(np.float64)  # what flowed in and was not fired
+        self._agreed = np.ones(current.shape, bool)
+        self._surplus = np.zeros(current.shape, np.int32)
+        self._distances: list[Array] = []  # from the threshold, where the two first disagree
+        self._error = self._largest = 0.0
+
+    def step(self, expected: Array, current: Array, spikes: Array) -> None:
+        """``expected`` is numpy's current, ``current`` and ``spikes`` are onnxruntime's."""
+        fired = spikes != 0
+        membrane = self._numpy.membrane + expected
+        own = self._numpy.step(expected) != 0
+        first = self._agreed & (own != fired)
+        self._distances.append((np.abs(membrane - self._theta) / self._theta)[first])
+        self._agreed &= own == fired
+        self._surplus += own.astype(np.int32) - fired
+        self._error = max(self._error, _largest(expected - current, self._theta))
+        self._largest = max(self._largest, _largest(expected, self._theta))
+        self._file.step(current)
+        self._charge += current - self._theta * fired
+
+    def result(self, timesteps: int) -> LayerEngines:
+        tolerance = FLOAT_NOISE * self._eps * (self._largest + 1) * timesteps
+        far = sum(int(np.count_nonzero(d > tolerance)) for d in self._distances)
+        return LayerEngines(
+            self.layer,
+            int(np.count_nonzero(self._surplus)),
+            far,
+            self._error,
+            tolerance,
+            _largest(self._charge - self._file.membrane, self._theta),
+        )
 
 
-def _charge_error(layer: Layer, current: Array, count: Array) -> float:
-    """The neurons of the file, in its own float type; ``u(T)`` is not in the file, so it is run."""
-    theta = np.asarray(layer.fired.threshold, np.float64)
-    state = IFState.start(current[0], layer.fired.threshold, np.ones(()), layer.fired.initial)
-    for z in current:
-        state.step(z)
-    total = current.sum(axis=0, dtype=np.float64)
-    left = total + theta * layer.fired.initial - state.membrane - theta * count
-    return float(np.max(np.abs(left) / theta, initial=0))
+def _largest(values: Array, unit: Array) -> float:
+    return float(np.max(np.abs(values) / unit, initial=0))

@@ -89,6 +89,8 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
     chosen, _ = to_spiking.choose_neurons(graph, readout)
     refused = _merge_refusals(graph, reports, chosen, readout)
     if not chosen and not refused:
+        refused = to_spiking.nonlinear_nodes(graph)
+    if not chosen and not refused:
         raise NotConvertible(
             f"{loaded.path}: no quantised or clipped activation found, nothing to turn into neurons",
             remedy="export the network with its activation quantisers (or ReLU6/clip) in place",

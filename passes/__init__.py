@@ -12,11 +12,24 @@ import onnx_graphsurgeon as gs
 
 from na_convert.results import PassReport
 
-from . import calibrate, find_activations, fold_batchnorm, normalise, reorder_maxpool, to_spiking
+from . import (
+    calibrate,
+    find_activations,
+    fold_batchnorm,
+    normalise,
+    reorder_maxpool,
+    to_spiking,
+    write_out_trunc,
+)
 
 Pass = Callable[[gs.Graph], PassReport]
 
 NORMALISE: Pass = normalise.run
-ANN_PASSES: tuple[Pass, ...] = (fold_batchnorm.run, find_activations.run, reorder_maxpool.run)
+ANN_PASSES: tuple[Pass, ...] = (
+    fold_batchnorm.run,
+    find_activations.run,
+    write_out_trunc.run,
+    reorder_maxpool.run,
+)
 
 __all__ = ["ANN_PASSES", "NORMALISE", "Pass", "calibrate", "to_spiking"]

@@ -162,6 +162,18 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
     return tuple(refused)
 
 
+def nonlinear_nodes(graph: gs.Graph) -> tuple[Refusal, ...]:
+    """Nodes between weights and weights that are not affine: what stands there if nothing fires."""
+    after, before = between_weights(graph)
+    refused = []
+    for node in graph.nodes:
+        if id(node) in after and id(node) in before and not g.is_ours(node):
+            found = obstacle(node, [_is_spiking(t, after, set()) for t in node.inputs])
+            if found:
+                refused.append(Refusal(g.label(node), node.op, found.reason, found.remedy))
+    return tuple(refused)
+
+
 def _is_spiking(tensor: gs.Tensor, after: set[int], neurons: set[int]) -> bool:
     return bool(tensor.inputs) and (id(tensor.inputs[0]) in after | neurons)
 
