@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from .graph import is_ours, is_standard
 
 # Inputs by position that carry data; the others of these operators are sizes, axes and the like.
-_DATA_INPUTS = {
+DATA_POSITIONS = {
     "Expand": (0,),
     "Gather": (0,),
     "Pad": (0,),
@@ -33,7 +33,7 @@ NodeIds = set[int]
 
 def data_inputs(node: gs.Node) -> list[gs.Tensor]:
     """The tensors that ``node`` computes with, constants included; sizes and axes left out."""
-    positions = _DATA_INPUTS.get(node.op) if is_standard(node) else None
+    positions = DATA_POSITIONS.get(node.op) if is_standard(node) else None
     if positions is not None:
         return [node.inputs[i] for i in positions if i < len(node.inputs)]
     if is_standard(node, "Shape", "Size"):
@@ -43,10 +43,17 @@ def data_inputs(node: gs.Node) -> list[gs.Tensor]:
     return [t for t in node.inputs if not t.is_empty()]
 
 
+def influences(node: gs.Node) -> list[gs.Tensor]:
+    """The tensors whose values ``node`` depends on: of Shape and Size, none."""
+    if is_standard(node, "Shape", "Size"):
+        return []
+    return [t for t in node.inputs if not t.is_empty()]
+
+
 def descendants(
     graph: gs.Graph, sources: Collection[gs.Node], stop: Collection[gs.Node] = ()
 ) -> NodeIds:
-    """Ids of the nodes that data of ``sources`` flows into (sources excluded unless on a path).
+    """Ids of the nodes that ``sources`` have an influence on (sources excluded unless on a path).
 
     Data does not flow on through the nodes of ``stop``. Requires topological order.
     """
@@ -54,20 +61,20 @@ def descendants(
     origin = {id(node) for node in sources}
     reached: NodeIds = set()
     for node in graph.nodes:
-        parents = (t.inputs[0] for t in data_inputs(node) if t.inputs)
+        parents = (t.inputs[0] for t in influences(node) if t.inputs)
         if any((id(p) in reached and id(p) not in blocked) or id(p) in origin for p in parents):
             reached.add(id(node))
     return reached
 
 
 def ancestors(graph: gs.Graph, sinks: Collection[gs.Node]) -> NodeIds:
-    """Ids of the nodes whose data flows into ``sinks`` (sinks excluded unless on a path)."""
+    """Ids of the nodes that have an influence on ``sinks`` (sinks excluded unless on a path)."""
     target = {id(node) for node in sinks}
     reached: NodeIds = set()
     for node in reversed(graph.nodes):
         if id(node) not in target and id(node) not in reached:
             continue
-        for tensor in data_inputs(node):
+        for tensor in influences(node):
             if tensor.inputs:
                 reached.add(id(tensor.inputs[0]))
     return reached

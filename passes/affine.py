@@ -12,6 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from na_convert.graph import is_constant, is_ours, is_standard
+from na_convert.regions import DATA_POSITIONS
 
 REDUCTION_REMEDY = "train the network without it, or move it behind the last activation"
 
@@ -29,6 +30,9 @@ def obstacle(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     if is_ours(node):
         return None if node.op == "MaxPoolCounts" else _unknown(node)
     rule = _RULES.get(node.op) if is_standard(node) else None
+    positions = DATA_POSITIONS.get(node.op)
+    if rule and positions and any(s for i, s in enumerate(spiking) if i not in positions):
+        return Obstacle("its indices, sizes or axes depend on spikes", REDUCTION_REMEDY)
     return rule(node, spiking) if rule else _unknown(node)
 
 

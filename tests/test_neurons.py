@@ -17,6 +17,9 @@ from na_convert.simulate import layers_with_state
 
 from . import build
 
+settings.register_profile("na_convert", deadline=None)  # no test depends on durations
+settings.load_profile("na_convert")
+
 # Sixty-fourths, so that every sum and product is exact in float64 and ties really are ties.
 steps = st.integers(1, 400).map(lambda n: n / 64)
 currents = st.lists(st.integers(-20_000, 20_000).map(lambda n: n / 64), min_size=1, max_size=20)
@@ -230,7 +233,3 @@ def test_staircase_and_ramp_are_their_numpy_selves(opset: int) -> None:
     model = build.model(body, weights, outputs="float[N,C,H,W] y", opset=opset)
     ramp = Ramp(*(np.float32(v) for v in weights.values()))
     np.testing.assert_allclose(both_engines(model, {"x": x}), ramp(x), rtol=1e-6)
-
-
-settings.register_profile("na_convert", deadline=None)
-settings.load_profile("na_convert")
