@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100 from their official archives, binary and python version.
 
-Nothing is unpacked to disk: members are read by name from the archive, or from the folder that came
-out of it. The python version is a pickle; it is read by an unpickler that knows plain containers and
-numpy arrays of numbers, and refuses everything else that a pickle could ask to be imported or called.
+Nothing is unpacked to disk: members are read by name from the archive, or from the folder that
+came out of it. The python version is a pickle; it is read by an unpickler that knows plain
+containers and numpy arrays of numbers, and refuses everything else that a pickle could ask to be
+imported or called.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _PYTHON = {
 
 
 def load_cifar(kind: str, path: Path) -> tuple[Part, Part]:
-    """Training and test part of ``kind`` ("cifar10", "cifar100"): images [N, 3, 32, 32], labels [N].
+    """Training and test part of ``kind`` ("cifar10" or "cifar100"): images and labels of each.
 
     ``path`` is the ``.tar.gz``, a folder that holds it, or a folder with the files that it holds.
 
@@ -68,7 +69,7 @@ def load_cifar(kind: str, path: Path) -> tuple[Part, Part]:
 
 
 def _reader(path: Path, layout: _Layout) -> Callable[[str], bytes] | None:
-    """How to read a file of ``layout`` by name, or None where ``path`` does not have that layout."""
+    """How to read a file of ``layout`` by name; None where ``path`` has another layout."""
     if path.is_file():
         return _tar_reader(path, layout)
     for folder in (path, path / layout.folder):
@@ -133,7 +134,8 @@ def _parse_python(data: bytes, kind: str, name: str) -> Part:
 def load_plain_pickle(data: bytes) -> Any:
     """What ``data`` holds, if that is containers, numbers, text and numpy arrays of numbers.
 
-    An array comes as an object that ``numpy.asarray`` takes. Raises DataError for a pickle that asks for anything else, before it is imported or called.
+    An array comes as an object that ``numpy.asarray`` takes. Raises DataError for a pickle that
+    asks for anything else, before it is imported or called.
     """
     try:
         return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
@@ -151,7 +153,7 @@ class _PlainUnpickler(pickle.Unpickler):
             "ndarray": _Array,
             "dtype": _NumberType,
         }
-        if module.split(".")[0] == "numpy" and name in stand_ins:
+        if module.partition(".")[0] == "numpy" and name in stand_ins:
             return stand_ins[name]
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 spells bytes
             return _encode

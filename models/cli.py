@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -63,9 +63,13 @@ def na_train(
 
 
 def _run(
-    recipe: Recipe, path: Path | None, out: Path, device: torch.device, resume: bool,
+    recipe: Recipe,
+    path: Path | None,
+    out: Path,
+    device: torch.device,
+    resume: bool,
     console: Console,
-) -> None:  # fmt: skip
+) -> None:
     saved = out / CHECKPOINT
     if saved.exists() and not resume:
         raise UsageError(
@@ -90,8 +94,6 @@ def _run(
 
 
 def _with_overrides(recipe: Recipe, seed: int | None, noise: float | None) -> Recipe:
-    from dataclasses import replace
-
     if seed is not None:
         recipe = replace(recipe, seed=seed)
     if noise is not None:
@@ -129,9 +131,7 @@ def _stop_on_sigint() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _display(
-    recipe: Recipe, data: Dataset, console: Console
-) -> Iterator[Callable[[Run], None]]:
+def _display(recipe: Recipe, data: Dataset, console: Console) -> Iterator[Callable[[Run], None]]:
     """A bar over all steps with the time left, and a line for each epoch."""
     per_epoch = steps_per_epoch(recipe, data)
     epochs = [getattr(recipe, stage).epochs for stage in STAGES]
@@ -163,7 +163,3 @@ def _display(
     with bar:
         task = bar.add_task("starting", total=sum(epochs) * per_epoch)
         yield show
-
-
-if __name__ == "__main__":
-    sys.exit(main())

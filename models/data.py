@@ -94,7 +94,7 @@ class Dataset:
 def augment(
     images: Tensor, seed: int, augmentation: Augmentation, part: slice = slice(None)
 ) -> Tensor:
-    """``part`` of the uint8 batch ``images`` [N, C, H, W], each image shifted and flipped at random."""
+    """``part`` of uint8 ``images`` [N, C, H, W], each image shifted and flipped at random."""
     count, channels, height, width = images.shape
     padding = augmentation.padding
     generator = torch.Generator().manual_seed(seed)
@@ -180,9 +180,7 @@ def _cifar(kind: str, path: Path) -> Dataset:
         training, test = load_jpeg_pack(path)
     else:
         training, test = (_image_set(*part) for part in archives.load_cifar(kind, path))
-    mean, std = (
-        (CIFAR10_MEAN, CIFAR10_STD) if kind == "cifar10" else (CIFAR100_MEAN, CIFAR100_STD)
-    )
+    mean, std = (CIFAR10_MEAN, CIFAR10_STD) if kind == "cifar10" else (CIFAR100_MEAN, CIFAR100_STD)
     # The JPEG pack is sorted by class.
     return Dataset(
         training, test.shuffled(0), 10 if kind == "cifar10" else 100, (3, 32, 32), mean, std

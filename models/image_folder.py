@@ -1,4 +1,4 @@
-"""Image trees ``train/CLASS/FILE`` and ``val/CLASS/FILE``, such as ImageNet's, decoded by Pillow."""
+"""Image trees ``train/CLASS/FILE`` and ``val/CLASS/FILE`` (ImageNet), decoded by Pillow."""
 
 from __future__ import annotations
 

@@ -22,7 +22,14 @@ _VGG = {
     "vgg16": ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
 }
 # Expansion, output channels, blocks and first stride: MobileNetV2's table for 32x32 images.
-_MOBILE = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
+_MOBILE = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+)
 
 
 def build(
@@ -67,7 +74,7 @@ def names() -> list[str]:
 
 
 class BasicBlock(nn.Module):
-    """conv-bn-act-conv-bn, plus the input (through a 1x1 conv where the shape changes), then act."""
+    """conv-bn-act-conv-bn, plus the input (by a 1x1 conv where the shape changes), then act."""
 
     expansion = 1
 

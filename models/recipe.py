@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,8 +175,3 @@ def _check(recipe: Recipe, path: Path) -> None:
     for holds, complaint in rules:
         if not holds:
             raise UsageError(f"{path}: {complaint}")
-
-
-__all__ = [
-    "Network", "Quantiser", "Recipe", "Report", "Stage", "Training", "as_table", "load_recipe",
-]  # fmt: skip

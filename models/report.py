@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import na_convert
+from na_convert import api
 from na_convert.model_io import write_atomically
 
 from .data import Dataset
@@ -40,15 +40,14 @@ def write_metrics(metrics: list[Metrics], path: Path) -> None:
 def write_results(run: Run, data: Dataset, out: Path) -> dict[str, Any]:
     """Write ``model.onnx``, ``model.snn.onnx`` and ``report.json`` into ``out``; print the table.
 
-    Raises what `na_convert.convert` raises: the conversion is verified on test images.
+    The conversion is verified on test images. Raises what `na_convert.convert` raises.
     """
     model, snn = out / "model.onnx", out / "model.snn.onnx"
     export_onnx(run.best, data.shape, model, mean=data.mean, std=data.std)
     images, labels = data.test.batch(torch.arange(min(run.recipe.report.images, len(data.test))))
     x, y = images.numpy(), labels.numpy()
     head = {"x": x[:_CHECKED_IMAGES], "labels": y[:_CHECKED_IMAGES]}
-    converted = na_convert.convert(model, output=snn, data=head)
-    assert converted.equivalence is not None  # it is always checked here
+    converted = api.convert(model, output=snn, data=head)
     report = {
         "recipe": as_table(run.recipe),
         "seed": run.recipe.seed,
@@ -56,7 +55,7 @@ def write_results(run: Run, data: Dataset, out: Path) -> dict[str, Any]:
         "test_images": len(data.test),
         "snn_images": len(y),
         "by_timestep": by_timestep(model, snn, x, y, run.recipe),
-        "layers": [asdict(layer) for layer in converted.equivalence.layers],
+        "layers": [asdict(layer) for layer in converted.equivalence.layers],  # type: ignore[union-attr]
         "training_seconds": round(run.seconds, 1),
     }
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
@@ -71,24 +70,21 @@ def by_timestep(
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     steps = recipe.report.timesteps
     right, same = dict.fromkeys(steps, 0), dict.fromkeys(steps, 0)
-    properties = {p: json.loads(v) for p, v in session.get_modelmeta().custom_metadata_map.items()
-                  if p in ("na_convert.mean", "na_convert.std")}  # fmt: skip
+    metadata = session.get_modelmeta().custom_metadata_map
     mean, std = (
-        np.array(properties[f"na_convert.{k}"], np.float32).reshape(-1, 1, 1)
-        for k in ("mean", "std")
+        np.array(json.loads(metadata[f"na_convert.{name}"]), np.float32).reshape(-1, 1, 1)
+        for name in ("mean", "std")
     )
     for start in range(0, len(labels), _CHUNK):
         chunk, truth = images[start : start + _CHUNK], labels[start : start + _CHUNK]
         (ann,) = session.run(None, {"x": ((chunk / np.float32(255)) - mean) / std})
-        outputs = na_convert.simulate(snn, data={"x": chunk}, timesteps=max(steps)).outputs
+        outputs = api.simulate(snn, data={"x": chunk}, timesteps=max(steps)).outputs
         for T in steps:
             (scores,) = outputs[T].values()
             right[T] += int((scores.argmax(1) == truth).sum())
             same[T] += int((scores.argmax(1) == ann.argmax(1)).sum())
     count = len(labels)
-    return [
-        {"T": T, "snn_accuracy": right[T] / count, "agreement": same[T] / count} for T in steps
-    ]
+    return [{"T": T, "snn_accuracy": right[T] / count, "agreement": same[T] / count} for T in steps]
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -30,6 +30,11 @@ _SELECTING = (
     *("ReduceMax", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose"),
     *("Unsqueeze",),
 )
+_CURVED = ("Exp", "LeakyRelu", "Log", "PRelu", "Sigmoid", "Softplus", "Softsign", "Tanh")
+_ROUNDING = (
+    *("ArgMax", "ArgMin", "Cast", "Ceil", "Floor", "Quant", "IntQuant", "QuantizeLinear"),
+    *("Round", "Trunc"),
+)
 _PER_CHANNEL_SELECTING = ("Dropout", "Identity", "MaxPool")
 
 
@@ -44,11 +49,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Same:
-    """``tensor`` always holds the values of ``other``, put through ``layouts``."""
+    """Readers of ``tensor`` can read ``other``, put through ``layouts``, instead.
+
+    ``altered`` are tensors behind it whose values are no longer what their names stood for.
+    """
 
     tensor: gs.Tensor
     other: gs.Tensor
     layouts: tuple[gs.Node, ...] = ()
+    altered: tuple[gs.Tensor, ...] = ()
 
 
 class Search:
@@ -119,7 +128,7 @@ class Search:
         if self._is_activation(function):
             self._accept(function)
             return
-        if any(node.op in pointwise.RANDOM for node in function.nodes):
+        if any(is_random(node) for node in function.nodes):
             self._refuse(function)
             return
         prefixes = [p for p in self._prefixes(function) if self.fit(p).kind != "typed"]
@@ -163,10 +172,10 @@ class Search:
         self._drop(tail, f"quantises {tail.root.name!r} once more without effect; dropped")
         return True
 
-    def _drop(self, function: Function, note: str) -> None:
+    def _drop(self, function: Function, note: str, altered: tuple[gs.Tensor, ...] = ()) -> None:
         """Let the readers of the output read the root."""
         self._found.pop(id(function.output), None)
-        self.same.append(Same(function.output, function.root, function.layouts))
+        self.same.append(Same(function.output, function.root, function.layouts, altered))
         self._notes.append(f"{label(function.nodes[-1])}: {note}")
 
     def _is_activation(self, function: Function) -> bool:
@@ -208,7 +217,7 @@ class Search:
 
     def _refuse(self, function: Function) -> None:
         fitted = self.fit(function)
-        node = culprit(function)
+        node = culprit(function, fitted)
         refusal = Refusal(label(node), node.op, fitted.reason, fitted.remedy)
         self._refused.setdefault(id(function.output), refusal)
 
@@ -244,7 +253,8 @@ class Search:
             if isinstance(ramp, Ramp) and function.channels == 1 and not function.layouts:
                 readers = self._staircase_readers(function.output)
                 if readers and all(_swallows(r.activation, ramp) for r in readers):
-                    self._drop(function, "has no effect before the quantiser behind it; dropped")
+                    note = "has no effect before the quantiser behind it; dropped"
+                    self._drop(function, note, tuple(_selected_from(function.output)))
 
     def _staircase_readers(self, tensor: gs.Tensor) -> list[Found]:
         """All readers of ``tensor``, through selecting operators; none if some are no staircase."""
@@ -296,6 +306,14 @@ class Search:
                 )
 
 
+def _selected_from(tensor: gs.Tensor) -> Iterator[gs.Tensor]:
+    """Outputs of the selecting operators behind ``tensor``, up to where something else reads."""
+    for consumer in tensor.outputs:
+        if is_standard(consumer, *_SELECTING):
+            yield consumer.outputs[0]
+            yield from _selected_from(consumer.outputs[0])
+
+
 _REGULAR = 2
 
 
@@ -321,13 +339,16 @@ def _uniform(values: NDArray[Any]) -> bool:
     return bool(np.all(np.abs(flat - flat[0]) <= 1e-5 * np.abs(flat[0])))
 
 
-def culprit(function: Function) -> gs.Node:
-    """The node to name in a refusal: the first one that is never part of an activation."""
-    for node in function.nodes:
-        if node.op in (*pointwise.SMOOTH, *pointwise.RANDOM):
-            return node
-    curved = ("LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Exp", "Log")
-    return next((n for n in function.nodes if n.op in curved), function.nodes[-1])
+def culprit(function: Function, fitted: Fit) -> gs.Node:
+    """The node to name in a refusal: the first one that is typical of what is wrong."""
+    typical: tuple[str, ...] = (*pointwise.SMOOTH, *pointwise.RANDOM, *_CURVED)
+    if fitted.kind == "uneven":
+        typical = _ROUNDING
+    return next((n for n in function.nodes if n.op in typical), function.nodes[-1])
+
+
+def is_random(node: gs.Node) -> bool:
+    return node.op in pointwise.RANDOM
 
 
 def rounding_of(function: Function) -> str:
@@ -380,7 +401,9 @@ def _keeps_levels(source: Found, function: Function) -> bool:
     levels = np.arange(stairs.levels + 1, dtype=np.float64)[:, None]
     values = stairs.output_step * (stairs.lowest_level + levels)
     if channels > 1 and function.channels == 1:
-        after = np.concatenate([_values(function, values[:, c : c + 1]) for c in range(channels)], 1)
+        after = np.concatenate(
+            [_values(function, values[:, c : c + 1]) for c in range(channels)], 1
+        )
     else:
         after = _values(function, values)
     return bool(np.all(np.abs(after - values) <= 1e-4 * np.abs(stairs.output_step)))

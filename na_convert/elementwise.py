@@ -141,11 +141,15 @@ class Tracer:
                 found.append(consumer)
         return found
 
+    def root_of(self, tensor: gs.Tensor) -> gs.Tensor:
+        """The tensor that ``tensor`` is a function of; itself if there is none."""
+        return self._root.get(id(tensor), tensor)
+
     # --- tracing ---
 
     def _trace(self, node: gs.Node) -> None:
         tracked = _data(node)
-        roots = {id(self._root_of(t)): self._root_of(t) for t in tracked}
+        roots = {id(self.root_of(t)): self.root_of(t) for t in tracked}
         if len(roots) != 1 or len(node.outputs) != 1:
             return
         (root,) = roots.values()
@@ -156,9 +160,6 @@ class Tracer:
         if axes is not None:
             self._root[id(node.outputs[0])] = root
             self._axes[id(node.outputs[0])] = axes
-
-    def _root_of(self, tensor: gs.Tensor) -> gs.Tensor:
-        return self._root.get(id(tensor), tensor)
 
     def _start(self, root: gs.Tensor) -> Axes | None:
         """A root's axes; where its rank is not known only scalars can be followed (rank 1)."""
@@ -380,7 +381,9 @@ def _reduced_axes(node: gs.Node, axes: Axes) -> Axes | None:
     if any(axes[a][0] != EXTRA for a in dropped):
         return None
     keep = bool(int(node.attrs.get("keepdims", 1)))
-    kept = [(EXTRA, 1) if i in dropped else a for i, a in enumerate(axes) if keep or i not in dropped]
+    kept = [
+        (EXTRA, 1) if i in dropped else a for i, a in enumerate(axes) if keep or i not in dropped
+    ]
     return tuple(kept)
 
 

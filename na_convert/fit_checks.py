@@ -96,9 +96,7 @@ def _height(candidate: Staircase | Ramp) -> Array:
     return np.abs(candidate.gain) * width
 
 
-def _allowed(
-    candidate: Staircase | Ramp, x: Array, y: Array, expected: Array, eps: float
-) -> Array:
+def _allowed(candidate: Staircase | Ramp, x: Array, y: Array, expected: Array, eps: float) -> Array:
     """Float error of the value itself: terms as large as the value, its levels, or x."""
     size = np.maximum(np.abs(y), np.abs(expected))
     if isinstance(candidate, Staircase):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import version_converter
 
 from . import narrow_types, qonnx, runtime
@@ -179,7 +180,7 @@ def _compared(
     return f"equal to the original on random input (relative difference {worst:.1e})"
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:  # type: ignore[type-arg]
+def _difference(found: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
     if found.shape != expected.shape:
         return float("inf")
     wide = expected.astype(np.float64)

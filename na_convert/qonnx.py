@@ -38,9 +38,7 @@ def evaluate(op: str, inputs: Sequence[Array], attrs: Mapping[str, object]) -> A
     elif op == "Trunc":
         result = _trunc(inputs, attrs)
     else:
-        raise NotConvertible(
-            f"unknown QONNX operator {op}", remedy="use Quant, BipolarQuant, Trunc"
-        )
+        raise NotConvertible(f"unknown QONNX operator {op}", remedy=f"use one of {[*OPS]}")
     return np.asarray(result, dtype=inputs[0].dtype)
 
 
@@ -67,12 +65,11 @@ def _quant(inputs: Sequence[Array], attrs: Mapping[str, object]) -> Array:
     x, scale, zero_point, bit_width = inputs
     bits = float(np.max(bit_width))
     signed = bool(attrs.get("signed", 1))
-    position = x / scale + zero_point
+    position: Array = np.asarray(x / scale + zero_point)
     if bits == 1 and signed:
-        level = np.where(position >= 0, 1.0, -1.0)
-    else:
-        low, high = integer_range(bits, signed, bool(attrs.get("narrow", 0)))
-        level = rounding(attrs.get("rounding_mode", "ROUND"))(np.clip(position, low, high))
+        return np.asarray((np.where(position >= 0, 1.0, -1.0) - zero_point) * scale)
+    low, high = integer_range(bits, signed, bool(attrs.get("narrow", 0)))
+    level = rounding(attrs.get("rounding_mode", "ROUND"))(np.clip(position, low, high))
     return np.asarray((level - zero_point) * scale)
 
 
@@ -86,11 +83,11 @@ def _trunc(inputs: Sequence[Array], attrs: Mapping[str, object]) -> Array:
     if len(inputs) not in (6, 7):
         raise NotConvertible(f"Trunc with {len(inputs)} inputs", remedy="export with a newer qonnx")
     output_scale, output_bits = inputs[4], inputs[-1]
-    shift = 2.0 ** np.round(np.log2(output_scale / scale))
+    ratio = 2.0 ** np.round(np.log2(output_scale / scale))
     signed, narrow = bool(attrs.get("signed", 1)), bool(attrs.get("narrow", 0))
     low, high = integer_range(float(np.max(output_bits)), signed, narrow)
-    truncated = rounded(np.clip(level / shift, low, high))
-    return np.asarray((truncated - zero_point / shift) * output_scale)
+    truncated = rounded(np.clip(level / ratio, low, high))
+    return np.asarray((truncated - zero_point / ratio) * output_scale)
 
 
 def _half_away(x: Array) -> Array:

@@ -232,12 +232,12 @@ def _measured(layer: LayerResult | None) -> tuple[str, str, str]:
 def _ladder(figures: Sequence[Figure]) -> Table:
     table = _table("Checks")
     table.add_column("")
-    table.add_column("check", ratio=3, overflow="fold")
+    table.add_column("check", no_wrap=True)
     table.add_column("figure", justify="right", no_wrap=True)
     table.add_column("limit", justify="right", no_wrap=True)
     if not all(figure.passed for figure in figures):
         table.add_column("would pass at", justify="right", no_wrap=True)
-    table.add_column("", ratio=4, overflow="fold", style="dim")
+    table.add_column("", ratio=1, overflow="fold", style="dim")
     for figure in figures:
         mark = Text("pass", style="green") if figure.passed else Text("FAIL", style="bold red")
         row = [mark, Text(figure.name), Text(_number(figure.value)), Text(_number(figure.limit))]

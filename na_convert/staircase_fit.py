@@ -248,9 +248,7 @@ def _rounded(fitted: Staircase, dtype: np.dtype[Any]) -> Staircase:
     return Staircase(d, s, lo, phi.astype(dtype), fitted.levels, "")
 
 
-def _clip(
-    exact: Curve, native: Curve, edges: _Edges, points: Array, dtype: np.dtype[Any]
-) -> Fit:
+def _clip(exact: Curve, native: Curve, edges: _Edges, points: Array, dtype: np.dtype[Any]) -> Fit:
     third = (edges.last - edges.first) / 3
     y1, y2 = exact((edges.first + third)[None])[0], exact((edges.first + 2 * third)[None])[0]
     with np.errstate(all="ignore"):
@@ -263,9 +261,7 @@ def _clip(
     return _ramp(exact, native, Ramp(low, high, edges.bottom, gain), points, dtype)
 
 
-def _ramp(
-    exact: Curve, native: Curve, fitted: Ramp, points: Array, dtype: np.dtype[Any]
-) -> Fit:
+def _ramp(exact: Curve, native: Curve, fitted: Ramp, points: Array, dtype: np.dtype[Any]) -> Fit:
     every = (fitted.low, fitted.high, fitted.output_low, fitted.gain)
     if not all(np.all(np.isfinite(a)) for a in (fitted.low, fitted.output_low, fitted.gain)):
         return _unknown("is flat on both sides, and neither a staircase nor a clip between")
@@ -318,7 +314,9 @@ def _open_ended(
         gain = _near_one((y2 - y1) / (2 * size))
         corner = start + size - (y1 - bottom) / gain
     corner = np.where(np.abs(corner) <= 1e-9, 0.0, corner)
-    return _ramp(exact, native, Ramp(corner, np.full_like(corner, np.inf), bottom, gain), points, dtype)
+    return _ramp(
+        exact, native, Ramp(corner, np.full_like(corner, np.inf), bottom, gain), points, dtype
+    )
 
 
 def _is_stepped(exact: Curve, points: Array) -> bool:
@@ -361,7 +359,5 @@ def _uneven(exact: Curve, edges: _Edges) -> Fit:
 
 def _disagrees(exact: Curve, edges: _Edges, mismatch: Mismatch, kind: np.dtype[Any]) -> Fit:
     uneven = _uneven(exact, edges)
-    where = (
-        f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, even stairs would give {mismatch.expected:.9g}"
-    )
+    where = f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, even stairs would give {mismatch.expected:.9g}"
     return Fit(uneven.kind, None, f"{uneven.reason} ({where}, {kind.name})", uneven.remedy)

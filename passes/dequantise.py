@@ -8,6 +8,7 @@ Cases, each with its test:
 * ``ConvInteger``, ``MatMulInteger``: float convolution of the values less their zero point
 * operators that only move values (MaxPool, Flatten, Reshape, Transpose, ...) between
   QuantizeLinear and DequantizeLinear: moved behind DequantizeLinear, where values are floats
+* one QuantizeLinear or DequantizeLinear per consumer: one for all
 * DequantizeLinear(QuantizeLinear(x)) where x lies on the same grid already: dropped
 * QuantizeLinear and DequantizeLinear of domain com.microsoft: ONNX's own where its opset has the
   type, else written out (Div, Round, Add, Clip, Sub, Mul)
@@ -25,7 +26,7 @@ import onnx_graphsurgeon as gs
 
 from na_convert.graph import is_constant, is_missing, is_standard
 
-from .grid import drop_requantisation, move_behind_dequantisation
+from .grid import drop_requantisation, merge_duplicates, move_behind_dequantisation
 from .node_builder import Builder
 from .single_node import MICROSOFT, Array
 
@@ -38,8 +39,10 @@ def dequantise(graph: gs.Graph) -> int:
         take_apart = _TAKE_APART.get((node.domain or "", node.op))
         if take_apart and take_apart(builder, node):
             changed += 1
+    changed += merge_duplicates(graph)
     changed += move_behind_dequantisation(graph)
     changed += drop_requantisation(graph)
+    changed += merge_duplicates(graph)
     graph.cleanup().toposort()
     return changed
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import DTypeLike
 
 from na_convert.graph import (
     all_nodes,
@@ -84,13 +85,11 @@ def _is_noop(node: gs.Node) -> bool:
     return False
 
 
-def _same_type(dtype: object, to: int) -> bool:
-    if dtype is None:
-        return False
-    known = (
-        dtype if isinstance(dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    )  # type: ignore[call-overload]
-    return int(known) == to
+def _same_type(dtype: DTypeLike | int | None, to: int) -> bool:
+    """Whether ``dtype`` (numpy's type, or ONNX's number for it) is the ONNX type ``to``."""
+    if dtype is None or isinstance(dtype, int):
+        return dtype == to
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))) == to
 
 
 def _merge_transposes(graph: gs.Graph, node: gs.Node) -> int:
@@ -99,8 +98,8 @@ def _merge_transposes(graph: gs.Graph, node: gs.Node) -> int:
     before = producer(node.inputs[0])
     if before is None or not is_standard(before, "Transpose"):
         return 0
-    if sole_consumer(graph, node.inputs[0]) is not node:
-        return 0
+    if sole_consumer(graph, before.outputs[0]) is None:
+        return 0  # the first one stays anyway
     first, second = before.attrs.get("perm"), node.attrs.get("perm")
     if not first or not second:
         return 0

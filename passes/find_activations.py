@@ -25,7 +25,6 @@ Cases:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,9 +34,11 @@ from numpy.typing import NDArray
 from na_convert import graph as g
 from na_convert.activation import Ramp, Staircase
 from na_convert.activation_search import Found, Search
-from na_convert.elementwise import Function
+from na_convert.explain import Explanation, explain
 from na_convert.neurons import DOMAIN
 from na_convert.results import PassReport
+
+__all__ = ["Explanation", "explain", "run"]
 
 _NAME = "find_activations"
 
@@ -57,6 +58,8 @@ def run(graph: gs.Graph) -> PassReport:
     for same in found.same:
         other = _in_layout(graph, same.other, same.layouts, names)
         _redirect(graph, same.tensor, other, names)
+        for tensor in same.altered:
+            tensor.name = names.fresh(f"{tensor.name}_unclipped")
     graph.cleanup().toposort()
     return PassReport(_NAME, len(found.activations), (), found.refused, found.notes)
 

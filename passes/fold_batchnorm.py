@@ -89,7 +89,7 @@ def _fold_behind(b: Builder, node: gs.Node, affine: Affine, ranks: dict[str, int
     linear = linear_layer(b.graph, x, ranks)
     if not isinstance(linear, Linear):
         return linear
-    if sole_consumer(b.graph, x) is not node:
+    if sole_consumer(b.graph, x) is None:
         return "the layer before it is used elsewhere, too"
     output = b.take_output(node)
     if scale_output(b, linear, affine, output):

@@ -30,6 +30,29 @@ def move_behind_dequantisation(graph: gs.Graph) -> int:
     return sum(_move(graph, node, names) for node in reversed(list(graph.nodes)))
 
 
+def merge_duplicates(graph: gs.Graph) -> int:
+    """One QuantizeLinear, one DequantizeLinear per tensor and grid; exporters write several.
+
+    Returns how many went.
+    """
+    graph.toposort()
+    changed = 0
+    for node in list(graph.nodes):
+        if not is_standard(node, "QuantizeLinear", "DequantizeLinear") or not node.outputs:
+            continue
+        for other in list(node.inputs[0].outputs):
+            if other is node or other.op != node.op or not is_standard(other):
+                continue
+            if is_output(graph, other.outputs[0]) or not _same_grid(node, other):
+                continue
+            rename(graph, other.outputs[0], node.outputs[0])
+            other.outputs.clear()
+            other.inputs.clear()
+            changed += 1
+    graph.cleanup()
+    return changed
+
+
 def drop_requantisation(graph: gs.Graph) -> int:
     """Drop quantisers of values that already lie on their grid; returns how many."""
     changed = 0

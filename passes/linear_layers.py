@@ -100,11 +100,10 @@ def _checked(linear: Linear) -> Linear | str:
         return "the weights are computed in the graph"
     if node.op == "MatMul" and len(node.inputs[1].shape) != 2:
         return "the weights are no matrix"
-    if node.op == "Gemm" and _has_bias(node) and is_constant(node.inputs[2]):
-        if node.inputs[2].values.size not in (1, linear.channels):
-            return "its bias is no vector per channel"
     if _has_bias(node) and not is_constant(node.inputs[2]):
         return "the bias is computed in the graph"
+    if _has_bias(node) and node.inputs[2].values.size not in (1, linear.channels):
+        return "its bias is no vector per channel"
     return linear
 
 

@@ -2,8 +2,8 @@
 
 1. `fold_constants`: constant subgraphs, weight quantisers among them, become constants
 2. `strip_noise`: random values of mean zero that training added; other randomness is refused
-3. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
-4. `drop_noops`: Identity, Dropout in inference, casts to the same type
+3. `drop_noops`: Identity, Dropout in inference, casts to the same type
+4. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
 5. `free_batch`: any batch size; integers computed from shapes become constants
 6. `fold_constants` and `drop_noops` again, on what the steps before left
 
@@ -23,6 +23,7 @@ from .drop_noops import drop_noops
 from .fold_constants import fold_constants
 from .free_batch import free_batch
 from .strip_noise import strip_noise
+from .walk_shapes import infer_types
 
 NAME = "normalise"
 
@@ -32,8 +33,9 @@ def run(graph: gs.Graph) -> PassReport:
     _forget_shapes(graph)
     folded, _ = fold_constants(graph)
     stripped, notes, stochastic = strip_noise(graph)
-    taken_apart = dequantise(graph)
+    infer_types(graph)
     dropped = drop_noops(graph)
+    taken_apart = dequantise(graph)
     freed, left_alone, fixed = free_batch(graph)
     folded_after, unfolded = fold_constants(graph)
     dropped_after = drop_noops(graph)

@@ -26,7 +26,7 @@ def evaluate_node(node: gs.Node, values: Sequence[Array | None], opset: int) -> 
     Raises ModelError where no engine can run the node on these values.
     """
     if qonnx.is_qonnx(node.domain, node.op):
-        given = [np.asarray(v) for v in values if v is not None]
+        given: list[qonnx.Array] = [np.asarray(v, v.dtype) for v in values if v is not None]
         return [qonnx.evaluate(node.op, given, node.attrs)]
     described = tuple(None if v is None else (v.dtype.str, v.ndim) for v in values)
     feeds = {f"i{k}": v for k, v in enumerate(values) if v is not None}
@@ -49,7 +49,8 @@ def node_proto(node: gs.Node, inputs: Sequence[str], outputs: Sequence[str]) -> 
         inputs=[gs.Variable(i) for i in inputs], outputs=[gs.Variable(o) for o in outputs],
     )  # fmt: skip
     graph = gs.Graph(nodes=[lone], opset=1)
-    return gs.export_onnx(graph, do_type_check=False).graph.node[0]
+    proto: onnx.NodeProto = gs.export_onnx(graph, do_type_check=False).graph.node[0]
+    return proto
 
 
 def _model(node: gs.Node, described: tuple[tuple[str, int] | None, ...], opset: int) -> bytes:
@@ -71,7 +72,7 @@ def _model(node: gs.Node, described: tuple[tuple[str, int] | None, ...], opset: 
     if node.domain:
         imports.append(onnx.helper.make_opsetid(node.domain, 1))
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=_IR_VERSION)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 @lru_cache(maxsize=256)

@@ -89,7 +89,7 @@ def _make_inference(node: gs.Node) -> str:
 
 def _strip(graph: gs.Graph, node: gs.Node) -> str | Refusal:
     noise = _noise(graph, node)
-    consumer = noise and sole_consumer(graph, noise.tensor)
+    consumer = sole_consumer(graph, noise.tensor) if noise is not None else None
     if noise is None or consumer is None or not is_standard(consumer, "Add", "Sub"):
         return _refusal(node, "random values that are not simply added to an activation")
     if abs(noise.mean) > _MEAN_TOLERANCE * max(noise.deviation, 1e-30):

@@ -61,8 +61,8 @@ def walk(
     trials: Sequence[Trial],
     before: Visit | None = None,
     after: Visit | None = None,
-) -> None:
-    """Fill the trials in the order of the graph.
+) -> dict[str, int]:
+    """Fill the trials in the order of the graph; returns the ONNX element types by tensor name.
 
     ``before`` is called with each node before its outputs are inferred and may edit its inputs and
     attributes; ``after`` once they are known. Nodes must be sorted; new ones are not walked.
@@ -78,6 +78,7 @@ def walk(
         _infer(node, trials, types, int(graph.opset))
         if after:
             after(node)
+    return types
 
 
 def ranks(graph: gs.Graph) -> dict[str, int]:
@@ -86,6 +87,24 @@ def ranks(graph: gs.Graph) -> dict[str, int]:
     trial = Trial(batch=2)
     walk(graph, [trial])
     return {name: len(shape) for name, shape in trial.shapes.items() if shape is not None}
+
+
+def infer_types(graph: gs.Graph) -> None:
+    """Write the element type of every tensor into it, where it is unknown and can be inferred."""
+    graph.toposort()
+    trial = Trial(batch=next((_open(t.shape[0], 1) for t in graph.inputs if t.shape), 1))
+    types = walk(graph, [trial])
+    for tensor in graph.tensors().values():
+        kind = types.get(tensor.name)
+        if kind and tensor.dtype is None and isinstance(tensor, gs.Variable):
+            tensor.dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+
+
+def has_open_sizes(graph: gs.Graph) -> bool:
+    """Whether the model leaves axes other than the batch open."""
+    return any(
+        not (isinstance(d, int) and d > 0) for t in graph.inputs for d in (t.shape or ())[1:]
+    )
 
 
 def batch_axis(trials: Sequence[Trial], tensor: gs.Tensor) -> int | None:
@@ -103,8 +122,13 @@ def batch_axis(trials: Sequence[Trial], tensor: gs.Tensor) -> int | None:
 def _input_shape(tensor: gs.Tensor, trial: Trial) -> Shape | None:
     if tensor.shape is None:
         return None
-    dims = [d if isinstance(d, int) and d > 0 else trial.size for d in tensor.shape]
+    dims = [_open(d, trial.size) for d in tensor.shape]
     return (trial.batch, *dims[1:]) if dims else ()
+
+
+def _open(dim: object, size: int) -> int:
+    """``dim`` where the model fixes it, else ``size``."""
+    return dim if isinstance(dim, int) and dim > 0 else size
 
 
 def _infer(node: gs.Node, trials: Sequence[Trial], types: dict[str, int], opset: int) -> None:

@@ -1,0 +1,147 @@
+"""Operands that carry the batch, other than Reshape's (the cases are listed in `free_batch`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from na_convert.graph import is_constant, is_missing, is_standard, label, producer
+
+from .freeing import Freeing, with_batch_of, with_network_batch
+from .single_node import Array
+from .walk_shapes import batch_axis, has_open_sizes
+
+
+def name_squeezed_axes(work: Freeing, node: gs.Node) -> None:
+    if len(node.inputs) > 1 and not is_missing(node.inputs[1]):
+        return
+    shapes = [t.shape(node.inputs[0]) for t in work.trials]
+    if shapes[0] is None or any(s is None for s in shapes):
+        work.skip(node, "its axes are not named and its input is unknown")
+        return
+    axes = [k for k in range(len(shapes[0])) if all(s is not None and s[k] == 1 for s in shapes)]
+    named = work.builder.constant(f"{label(node)}_axes", np.asarray(axes, np.int64))
+    node.inputs = [node.inputs[0], named]
+    work.changed += 1
+
+
+def free_resize(work: Freeing, node: gs.Node) -> None:
+    if len(node.inputs) < 4 or is_missing(node.inputs[3]) or node.attrs.get("axes"):
+        return
+    x, sizes = node.inputs[0], node.inputs[3]
+    shape = work.trials[0].shape(x)
+    if not is_constant(sizes) or shape is None or batch_axis(work.trials, x) != 0:
+        return
+    wanted = [int(v) for v in sizes.values]
+    ratios = [1.0, *(w / d for w, d in zip(wanted[1:], shape[1:], strict=True))]
+    if all(r == int(r) for r in ratios) and not has_open_sizes(work.graph):
+        scales = work.builder.constant(f"{label(node)}_scales", np.asarray(ratios, np.float32))
+        node.inputs = [x, node.inputs[1], scales]
+    else:
+        rest = work.builder.constant(f"{label(node)}_rest", sizes.values[1:])
+        freed = with_batch_of(work, x, rest, label(node))
+        for trial in work.trials:
+            full = trial.shape(x)
+            trial.values[freed.name] = np.asarray([full[0] if full else 1, *wanted[1:]], np.int64)
+            trial.shapes[freed.name] = (len(wanted),)
+        node.inputs = [*node.inputs[:3], freed]
+    work.changed += 1
+
+
+def free_expand(work: Freeing, node: gs.Node) -> None:
+    """The batch of an Expand: 1 where its input has it already, else the network input's."""
+    x, target = node.inputs[0], node.inputs[1]
+    targets = [t.value(target) for t in work.trials]
+    known = [np.asarray(t) for t in targets if t is not None]
+    if len(known) < len(targets) or is_constant(target):
+        return
+    first, second = known[:2]
+    varying = np.flatnonzero(first != second)
+    if len(varying) != 1 or any(not np.array_equal(first, t) for t in known[2:]):
+        return
+    axis = int(varying[0])
+    if first[axis] != work.trials[0].batch:
+        return
+    rest = [1 if k == axis else int(v) for k, v in enumerate(first)]
+    if batch_axis(work.trials, x) is not None:
+        shape: gs.Tensor = work.builder.constant(f"{label(node)}_shape", np.asarray(rest, np.int64))
+    else:
+        shape = with_network_batch(work, rest, axis, label(node))
+    node.inputs = [x, shape]
+    work.changed += 1
+
+
+def expand_constants(work: Freeing, node: gs.Node) -> None:
+    """A constant that the exporter gave the fixed batch cannot be concatenated with free ones."""
+    if work.fixed is None or not any(batch_axis(work.trials, t) == 0 for t in node.inputs):
+        return
+    inputs = []
+    for tensor in node.inputs:
+        part = tensor
+        if is_constant(tensor) and tensor.shape and tensor.shape[0] == work.fixed:
+            if not _equal_rows(tensor.values):
+                work.refuse(node, f"constant {tensor.name} differs between the samples of a batch")
+                return
+            rest = [1, *(int(d) for d in tensor.shape[1:])]
+            row = work.builder.constant(f"{tensor.name}_row", tensor.values[:1])
+            shape = with_network_batch(work, rest, 0, f"{label(node)}_{tensor.name}")
+            part = work.builder.emit("Expand", [row, shape], f"{tensor.name}_rows")
+            for trial in work.trials:
+                trial.shapes[part.name] = (trial.batch, *rest[1:])
+            work.changed += 1
+        inputs.append(part)
+    node.inputs = inputs
+
+
+def shrink_operands(work: Freeing, node: gs.Node) -> None:
+    for position, tensor in enumerate(node.inputs):
+        if is_missing(tensor):
+            continue
+        others = [t for k, t in enumerate(node.inputs) if k != position and not is_missing(t)]
+        smaller = _unexpanded(work, tensor, others)
+        if smaller is None and is_constant(tensor):
+            smaller = _one_row(work, node, tensor, others)
+        if smaller is not None:
+            node.inputs = [smaller if k == position else t for k, t in enumerate(node.inputs)]
+            work.changed += 1
+
+
+def _unexpanded(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
+    """The constant behind an Expand or ConstantOfShape that broadcasting does anyway."""
+    source = producer(tensor)
+    if source is None or not is_standard(source, "Expand", "ConstantOfShape"):
+        return None
+    for trial in work.trials:
+        shape = trial.shape(tensor)
+        rest = [trial.shape(t) for t in others]
+        if shape is None or any(s is None for s in rest) or not rest:
+            return None
+        if np.broadcast_shapes(*rest) != np.broadcast_shapes(shape, *rest):  # type: ignore[arg-type]
+            return None
+    if source.op == "Expand":
+        return source.inputs[0] if is_constant(source.inputs[0]) else None
+    value = source.attrs.get("value")
+    number = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
+    return work.builder.constant(f"{tensor.name}_value", number.reshape(()))
+
+
+def _one_row(
+    work: Freeing, node: gs.Node, tensor: gs.Tensor, others: Sequence[gs.Tensor]
+) -> gs.Tensor | None:
+    """One row of a constant that repeats it for each sample of the fixed batch."""
+    if work.fixed in (None, 1) or not tensor.shape or tensor.shape[0] != work.fixed:
+        return None
+    rank = len(tensor.shape)
+    beside = [t for t in others if batch_axis(work.trials, t) == 0]
+    if not any(len(work.trials[0].shape(t) or ()) == rank for t in beside):
+        return None
+    if _equal_rows(tensor.values):
+        return work.builder.constant(f"{tensor.name}_row", tensor.values[:1])
+    work.refuse(node, f"constant {tensor.name} differs between the samples of a batch")
+    return None
+
+
+def _equal_rows(values: Array) -> bool:
+    return bool(np.all(values == values[:1]))

@@ -1,0 +1,55 @@
+"""What the modules that free the batch share: the work in progress, and ways to name the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from na_convert.graph import label
+from na_convert.results import Refusal, Skip
+
+from .node_builder import Builder
+from .walk_shapes import Trial
+
+REMEDY = "export with a dynamic batch size (dynamic_shapes, or dynamic_axes), or one sample"
+
+
+@dataclass
+class Freeing:
+    """The work in progress: the graph, its trials, the batch that the model fixes (or None)."""
+
+    graph: gs.Graph
+    builder: Builder
+    trials: list[Trial]
+    fixed: int | None
+    changed: int = 0
+    skipped: list[Skip] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, node: gs.Node, reason: str) -> None:
+        self.refused.append(Refusal(label(node), node.op, reason, REMEDY))
+
+    def skip(self, node: gs.Node, reason: str) -> None:
+        self.skipped.append(Skip(label(node), reason))
+
+
+def with_batch_of(work: Freeing, x: gs.Tensor, rest: gs.Tensor, base: str) -> gs.Tensor:
+    """The shape tensor that starts with the batch of ``x`` and goes on with ``rest``."""
+    batch = work.builder.emit("Shape", [x], f"{base}_batch", {"start": 0, "end": 1})
+    return work.builder.emit("Concat", [batch, rest], f"{base}_shape", {"axis": 0})
+
+
+def with_network_batch(work: Freeing, rest: list[int], axis: int, base: str) -> gs.Tensor:
+    """``rest`` as a shape tensor, with the batch of the network's input at ``axis``."""
+    b = work.builder
+    batch = b.emit("Shape", [work.graph.inputs[0]], f"{base}_batch", {"start": 0, "end": 1})
+    before = b.constant(f"{base}_before", np.asarray(rest[:axis], np.int64))
+    after = b.constant(f"{base}_after", np.asarray(rest[axis + 1 :], np.int64))
+    shape = b.emit("Concat", [before, batch, after], f"{base}_shape", {"axis": 0})
+    for trial in work.trials:
+        full = [trial.batch if k == axis else d for k, d in enumerate(rest)]
+        trial.values[shape.name] = np.asarray(full, np.int64)
+        trial.shapes[shape.name] = (len(full),)
+    return shape
