@@ -50,7 +50,6 @@ def main() -> int:
 
 def export(name: str, size: int, path: Path) -> None:
     import torch
-
     from na_convert.models import export_onnx, initialise_steps, networks, quantize
 
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ from . import checkpoint, processes
 from .data import Dataset, load
 from .recipe import Recipe, load_recipe
 from .report import write_metrics, write_results
-from .train import STAGES, Hooks, Interrupted, Run, start, steps_per_epoch, train
+from .train import STAGES, Hooks, Interrupted, Run, accuracy, start, steps_per_epoch, train
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
@@ -89,8 +89,9 @@ def _run(
                 write_metrics(state.metrics, out / METRICS)
 
         run = train(run, data, Hooks(show, save, stop))
+    correct = accuracy(run.best, data, device)  # every process evaluates a part
     if processes.is_first():
-        write_results(run, data, out)
+        write_results(run, correct, data, out)
 
 
 def _with_overrides(recipe: Recipe, seed: int | None, noise: float | None) -> Recipe:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -30,17 +34,18 @@ def export_onnx(
     """
     net.eval()
     example = torch.zeros(2, *shape)
-    program = torch.onnx.export(
-        net,
-        (example,),
-        input_names=["x"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        opset_version=opset,
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            net,
+            (example,),
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            opset_version=opset,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
     model = program.model_proto  # type: ignore[union-attr]
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces with paths of the machine that exported
@@ -51,3 +56,17 @@ def export_onnx(
         )
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's notes on torchvision and on its own deprecations."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -22,7 +22,7 @@ from na_convert.model_io import write_atomically
 from .data import Dataset
 from .export import export_onnx
 from .recipe import Recipe, as_table
-from .train import Metrics, Run, accuracy
+from .train import Metrics, Run
 
 _CHECKED_IMAGES = 256
 _CHUNK = 250
@@ -37,7 +37,7 @@ def write_metrics(metrics: list[Metrics], path: Path) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def write_results(run: Run, data: Dataset, out: Path) -> dict[str, Any]:
+def write_results(run: Run, ann_accuracy: float, data: Dataset, out: Path) -> dict[str, Any]:
     """Write ``model.onnx``, ``model.snn.onnx`` and ``report.json`` into ``out``; print the table.
 
     The conversion is verified on test images. Raises what `na_convert.convert` raises.
@@ -51,7 +51,7 @@ def write_results(run: Run, data: Dataset, out: Path) -> dict[str, Any]:
     report = {
         "recipe": as_table(run.recipe),
         "seed": run.recipe.seed,
-        "ann_accuracy": accuracy(run.best, data, run.device),
+        "ann_accuracy": ann_accuracy,
         "test_images": len(data.test),
         "snn_images": len(y),
         "by_timestep": by_timestep(model, snn, x, y, run.recipe),

@@ -54,10 +54,10 @@ class Staircase:
         return np.abs(position - edge)
 
     def neuron(self) -> NeuronParameters:
-        """The IF neuron: threshold ``p |d|``, amplitude ``p s``, current ``+-x + (phi-1/2-lo) |d|``.
+        """The IF neuron: threshold ``p |d|``, amplitude ``p s``, current ``+-x + (phi-1/2-lo)|d|``.
 
-        With constant current and T = p it fires exactly ``level(x)`` times (DESIGN: the general
-        staircase); the initial membrane is half the threshold.
+        With constant current and T = p it fires exactly ``level(x)`` times (the general
+        staircase; docs/architecture.md); the initial membrane is half the threshold.
         """
         width = np.abs(self.input_step)
         return NeuronParameters(
@@ -89,7 +89,7 @@ class Ramp:
         return bool(np.all(np.isfinite(self.high)))
 
     def neuron(self) -> NeuronParameters:
-        """The IF neuron with threshold ``high - low``; its mean output tends to the ramp as T grows.
+        """The IF neuron with threshold ``high - low``; its mean output tends to the ramp with T.
 
         Raises ValueError where ``high`` is not finite: the threshold has to be calibrated first.
         """
@@ -122,4 +122,6 @@ def read_activation(node: gs.Node) -> Staircase | Ramp:
     values = [np.asarray(t.values, np.float64) for t in node.inputs[1:]]
     if node.op == "Ramp":
         return Ramp(*values)
-    return Staircase(*values, int(node.attrs["levels"]), str(node.attrs["tie_rule"]))
+    step, height, lowest, phase = values
+    levels, tie_rule = int(node.attrs["levels"]), str(node.attrs["tie_rule"])
+    return Staircase(step, height, lowest, phase, levels, tie_rule)

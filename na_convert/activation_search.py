@@ -13,27 +13,30 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from . import pointwise, qonnx
+from . import qonnx
 from .activation import Ramp, Staircase
-from .elementwise import LAYOUT, Function, Tracer
+from .axes import LAYOUT
+from .elementwise import Function, Tracer
+from .function_fit import (
+    REGULAR,
+    culprit,
+    is_random,
+    keeps_levels,
+    measure,
+    regularity,
+    swallows,
+)
 from .graph import STANDARD_DOMAINS, is_output, is_standard, label, producer
 from .neurons import DOMAIN
 from .results import Refusal
-from .sample import Sampler, hints
-from .staircase_fit import Fit, fit
+from .staircase_fit import Fit
 
 # Operators whose outputs are some of their inputs' values, unchanged.
 _SELECTING = (
     *("DepthToSpace", "Dropout", "Expand", "Flatten", "GlobalMaxPool", "Identity", "MaxPool"),
     *("ReduceMax", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose"),
     *("Unsqueeze",),
-)
-_CURVED = ("Exp", "LeakyRelu", "Log", "PRelu", "Sigmoid", "Softplus", "Softsign", "Tanh")
-_ROUNDING = (
-    *("ArgMax", "ArgMin", "Cast", "Ceil", "Floor", "Quant", "IntQuant", "QuantizeLinear"),
-    *("Round", "Trunc"),
 )
 _PER_CHANNEL_SELECTING = ("Dropout", "Identity", "MaxPool")
 
@@ -65,7 +68,7 @@ class Search:
 
     Attributes:
         activations: in the order of the graph.
-        same: tensors whose readers can read another one.
+        same: tensors whose readers can read another one; to be redirected in this order.
         refused: functions that are neither affine nor an activation, and unknown operators.
         notes: what was dropped or shared.
     """
@@ -98,13 +101,14 @@ class Search:
         self._drop_repeated()
         self._drop_swallowed()
         self._refuse_unknown_operators()
+        self.same.sort(key=lambda same: self.tracer.position(same.tensor), reverse=True)
         return self
 
     def fit(self, function: Function) -> Fit:
         """The kind of ``function``, measured once."""
         key = (id(function.root), id(function.output))
         if key not in self._fits:
-            self._fits[key] = _measure(function)
+            self._fits[key] = measure(function)
         return self._fits[key]
 
     # --- one function ---
@@ -117,7 +121,7 @@ class Search:
         if self._is_activation(function):
             self._accept(function)
         elif tail is not None:
-            self._take_apart(tail)
+            self._continue(tail.root, tail.output)
         else:
             self._take_apart(function)
 
@@ -144,16 +148,35 @@ class Search:
             if self.fit(prefix).kind == "affine" and rest and self._is_activation(rest):
                 self._accept(rest)
                 return
-        curved = [p for p in prefixes if self.fit(p).kind == "unknown" and not uneven]
+        curved = [p for p in prefixes if self.fit(p).kind == "unknown"]
+        if uneven:
+            curved = [p for p in curved if self._staircase_follows(p, function)]
         if curved:
             self._refuse(curved[0])
             self._continue(curved[0].output, function.output)
         else:
             self._refuse(function)
 
+    def _staircase_follows(self, prefix: Function, function: Function) -> bool:
+        rest = self.tracer.function(prefix.output, function.output)
+        return rest is not None and isinstance(self.fit(rest).activation, Staircase)
+
     def _continue(self, root: gs.Tensor, output: gs.Tensor) -> None:
         rest = self.tracer.function(root, output)
-        if rest is not None:
+        if rest is None:
+            node = output.inputs[0]
+            self._refused[id(output)] = Refusal(
+                label(node),
+                node.op,
+                f"sums and changes of layout between {root.name!r} and {output.name!r} cannot be "
+                "told apart",
+                "quantise in the layout that the weights before or behind it use",
+            )
+            return
+        first = rest.nodes[0]
+        if is_standard(first, *LAYOUT) and self.tracer.cuts(rest)[:1] == first.outputs:
+            self._continue(first.outputs[0], output)
+        else:
             self._take_apart(rest)
 
     def _prefixes(self, function: Function) -> Iterator[Function]:
@@ -167,7 +190,7 @@ class Search:
         if self.fit(tail).kind == "affine":
             return True
         base = self._found.get(id(tail.root))
-        if base is None or not _keeps_levels(base, tail):
+        if base is None or not _keeps(base, tail):
             return False
         self._drop(tail, f"quantises {tail.root.name!r} once more without effect; dropped")
         return True
@@ -191,16 +214,16 @@ class Search:
         """Without the affine parts at its ends (BatchNorm), if that makes it more regular."""
         if function.channels == 1:
             return function
-        best, most = function, _regularity(self.fit(function).activation)
+        best, most = function, regularity(self.fit(function).activation)
         for root in self._affine_ends(function, at_root=True):
             for output in self._affine_ends(function, at_root=False):
-                if most == _REGULAR:
+                if most == REGULAR:
                     return best
                 inner = self.tracer.function(root, output)
                 if inner is not None and not inner.layouts:
-                    regularity = _regularity(self.fit(inner).activation)
-                    if regularity > most:
-                        best, most = inner, regularity
+                    score = regularity(self.fit(inner).activation)
+                    if score > most:
+                        best, most = inner, score
         return best
 
     def _affine_ends(self, function: Function, *, at_root: bool) -> list[gs.Tensor]:
@@ -241,10 +264,11 @@ class Search:
         for found in self.activations:
             function = found.function
             sources = self._sources(function.root, True)
-            if sources and isinstance(found.activation, Staircase):
-                if all(_keeps_levels(source, function) for source in sources):
-                    note = f"quantises {function.root.name!r} once more without effect; dropped"
-                    self._drop(function, note)
+            if not sources or not isinstance(found.activation, Staircase):
+                continue
+            if all(_keeps(source, function) for source in sources):
+                note = f"quantises {function.root.name!r} once more without effect; dropped"
+                self._drop(function, note)
 
     def _drop_swallowed(self) -> None:
         """Clips whose only readers, through MaxPool and the like, are staircases within them."""
@@ -252,7 +276,7 @@ class Search:
             ramp, function = found.activation, found.function
             if isinstance(ramp, Ramp) and function.channels == 1 and not function.layouts:
                 readers = self._staircase_readers(function.output)
-                if readers and all(_swallows(r.activation, ramp) for r in readers):
+                if readers and all(swallows(r.activation, ramp) for r in readers):
                     note = "has no effect before the quantiser behind it; dropped"
                     self._drop(function, note, tuple(_selected_from(function.output)))
 
@@ -314,118 +338,8 @@ def _selected_from(tensor: gs.Tensor) -> Iterator[gs.Tensor]:
             yield from _selected_from(consumer.outputs[0])
 
 
-_REGULAR = 2
-
-
-def _regularity(activation: Staircase | Ramp | None) -> int:
-    """How alike an activation's channels are: 2 in gain and position, 1 in gain, 0 not even that.
-
-    A quantiser with a step per channel has one gain. A BatchNorm before or behind it has not.
-    """
-    if activation is None:
-        return -1
-    if isinstance(activation, Staircase):
-        gain = activation.output_step / activation.input_step
-        position = [activation.lowest_level, activation.phase]
-    else:
-        gain, position = activation.gain, [activation.low, activation.output_low]
-    if not _uniform(gain):
-        return 0
-    return _REGULAR if all(_uniform(p) for p in position) else 1
-
-
-def _uniform(values: NDArray[Any]) -> bool:
-    flat = np.ravel(values).astype(np.float64)
-    return bool(np.all(np.abs(flat - flat[0]) <= 1e-5 * np.abs(flat[0])))
-
-
-def culprit(function: Function, fitted: Fit) -> gs.Node:
-    """The node to name in a refusal: the first one that is typical of what is wrong."""
-    typical: tuple[str, ...] = (*pointwise.SMOOTH, *pointwise.RANDOM, *_CURVED)
-    if fitted.kind == "uneven":
-        typical = _ROUNDING
-    return next((n for n in function.nodes if n.op in typical), function.nodes[-1])
-
-
-def is_random(node: gs.Node) -> bool:
-    return node.op in pointwise.RANDOM
-
-
-def rounding_of(function: Function) -> str:
-    """How the last rounding operator of ``function`` treats halves; "" if it has none."""
-    rule = ""
-    for node in function.nodes:
-        if is_standard(node, "Round") or node.op == "QuantizeLinear":
-            rule = "half_even"
-        elif qonnx.is_qonnx(node.domain, node.op):
-            mode = str(node.attrs.get("rounding_mode", "ROUND")).upper()
-            rule = {"ROUND": "half_even", "HALF_EVEN": "half_even", "HALF_UP": "half_away"}.get(
-                mode, ""
-            )
-        elif is_standard(node, "Floor", "Ceil", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
-            rule = ""
-    return rule
-
-
-def _measure(function: Function) -> Fit:
-    for node in function.nodes:
-        if node.op in pointwise.RANDOM:
-            return Fit(
-                "unknown", None, f"draws random numbers ({node.op})",
-                "export the model in evaluation mode, without the training noise",
-            )  # fmt: skip
-    smooth = [n.op for n in function.nodes if n.op in pointwise.SMOOTH]
-    if smooth:
-        return Fit(
-            "unknown", None, f"{smooth[0]} is smooth: neither a staircase nor a clip",
-            "train with a quantised activation or ReLU in its place, or keep it behind the last "
-            "neuron",
-        )  # fmt: skip
-    native = Sampler(function, function.dtype)
-    if native(np.zeros((1, 1))).dtype != function.dtype:
-        return Fit("typed", None, "changes the element type", "")
-    exact = Sampler(function, np.dtype(np.float64))
-    return fit(
-        exact, native, function.channels, function.dtype, hints(function), rounding_of(function)
-    )
-
-
-def _keeps_levels(source: Found, function: Function) -> bool:
-    """Whether ``function`` maps each level of ``source`` to itself."""
-    stairs = source.activation
-    if not isinstance(stairs, Staircase):
-        return False
-    channels = source.function.channels
-    if channels > 1 and function.channels not in (1, channels):
-        return False
-    levels = np.arange(stairs.levels + 1, dtype=np.float64)[:, None]
-    values = stairs.output_step * (stairs.lowest_level + levels)
-    if channels > 1 and function.channels == 1:
-        after = np.concatenate(
-            [_values(function, values[:, c : c + 1]) for c in range(channels)], 1
-        )
-    else:
-        after = _values(function, values)
-    return bool(np.all(np.abs(after - values) <= 1e-4 * np.abs(stairs.output_step)))
-
-
-def _swallows(stairs: Staircase | Ramp, ramp: Ramp) -> bool:
-    """Whether ``stairs`` gives the same for x and for ``ramp(x)``: all its jumps lie inside."""
-    if not isinstance(stairs, Staircase):
-        return False
-    first, last = np.array([1, stairs.levels])[:, None] + np.ravel(
-        stairs.lowest_level - stairs.phase
-    )
-    jumps = np.concatenate([first, last]) * np.tile(np.ravel(stairs.input_step), 2)
-    same = np.all(ramp.gain == 1) and np.all(ramp.output_low == ramp.low)
-    return bool(same and np.all(ramp.low < jumps) and np.all(jumps < ramp.high))
-
-
-def _values(function: Function, x: NDArray[Any]) -> NDArray[Any]:
-    try:
-        return Sampler(function, function.dtype)(x).astype(np.float64)
-    except NotImplementedError:
-        return np.full(x.shape, np.nan)
+def _keeps(source: Found, function: Function) -> bool:
+    return keeps_levels(source.function, source.activation, function)
 
 
 def _identity(found: Found) -> tuple[Any, ...]:

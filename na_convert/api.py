@@ -1,4 +1,4 @@
-"""The Python API: `convert`, `inspect`, `check` and `simulate`. The command line is a layer on it."""
+"""The Python API: `convert`, `inspect`, `check`, `simulate`. The command line is a layer on it."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ def _limit_figures(
                 max_drop,
                 drop <= max_drop,
                 f"accuracy drops by {drop:.4f} at T={row.T}, allowed is {max_drop:g}",
-            )  # fmt: skip
+            )
         )
     return figures
 

@@ -14,24 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from . import pointwise
+from .axes import (
+    EXTRA,
+    LAYOUT,
+    REDUCTIONS,
+    RESHAPING,
+    SCATTERED,
+    Axes,
+    broadcast_axes,
+    data_inputs,
+    joined_axes,
+    looked_up_axes,
+    reduced_axes,
+    squeezed,
+    unsqueezed,
+)
 from .graph import is_constant, is_output, is_standard, producer
 from .tensor_types import TensorType, tensor_types
-
-EXTRA = -1  # an axis that the root does not have
-SCATTERED = -2  # an axis of data after a Reshape: no longer one axis of the root
-
-Axes: TypeAlias = tuple[tuple[int, int], ...]  # (axis of the root, size); size 1 where values agree
-
-LAYOUT = ("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_RESHAPING = ("Flatten", "Reshape", "Squeeze", "Transpose")  # a root is taken behind them
-_REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ArgMax", "ArgMin")
-_MAX_CONSTANT = 1 << 20  # elements
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,8 @@ class Tracer:
             if found is None:
                 return None
             axes[id(node.outputs[0])] = found
-        sizes = {size for known in axes.values() for label, size in known if label > 0} - {1}
-        if len(sizes) > 1 or not axes[id(output)] or axes[id(output)][0][0] != 0:
+        varying = {a for known in axes.values() for a in known if a[0] > 0 and a[1] > 1}
+        if len(varying) > 1 or not axes[id(output)] or axes[id(output)][0][0] != 0:
             return None
         dtype = self.types.get(root.name, TensorType()).dtype or _constants_dtype(nodes)
         if dtype is None or dtype.kind != "f":
@@ -109,7 +113,8 @@ class Tracer:
         layouts = self._layouts(root, output, nodes, axes)
         if layouts is None:
             return None
-        return Function(root, output, tuple(nodes), axes, max(sizes, default=1), dtype, layouts)
+        channels = max((size for _, size in varying), default=1)
+        return Function(root, output, tuple(nodes), axes, channels, dtype, layouts)
 
     def cuts(self, function: Function) -> list[gs.Tensor]:
         """Tensors strictly inside that every path from the root to the output goes through."""
@@ -141,6 +146,10 @@ class Tracer:
                 found.append(consumer)
         return found
 
+    def position(self, tensor: gs.Tensor) -> int:
+        """Of the node that computes ``tensor``, in the graph; -1 if there is none."""
+        return self._position[id(tensor.inputs[0])] if tensor.inputs else -1
+
     def root_of(self, tensor: gs.Tensor) -> gs.Tensor:
         """The tensor that ``tensor`` is a function of; itself if there is none."""
         return self._root.get(id(tensor), tensor)
@@ -148,7 +157,7 @@ class Tracer:
     # --- tracing ---
 
     def _trace(self, node: gs.Node) -> None:
-        tracked = _data(node)
+        tracked = data_inputs(node)
         roots = {id(self.root_of(t)): self.root_of(t) for t in tracked}
         if len(roots) != 1 or len(node.outputs) != 1:
             return
@@ -188,7 +197,7 @@ class Tracer:
                 return None
             if id(node) not in found:
                 found[id(node)] = node
-                data = _data(node)
+                data = data_inputs(node)
                 if not data:
                     return None
                 pending.extend(data)
@@ -207,7 +216,7 @@ class Tracer:
         transposed = any(n.op == "Transpose" for n in moved)
         if not transposed and _same_sample_shape(*shapes):
             return ()
-        if any(is_standard(n, *_REDUCTIONS, "Gather", "GatherND", "Concat") for n in nodes):
+        if any(is_standard(n, *REDUCTIONS, "Gather", "GatherND", "Concat") for n in nodes):
             return None
         path = []
         tensor = output
@@ -215,30 +224,30 @@ class Tracer:
             node = tensor.inputs[0]
             if node in moved:
                 path.append(node)
-            tensor = _data(node)[0]
+            tensor = data_inputs(node)[0]
         return tuple(reversed(path))
 
     # --- axes ---
 
     def _node_axes(self, node: gs.Node, axes: Mapping[int, Axes]) -> Axes | None:
         """The axes of the node's output; None if it is not elementwise in its tracked inputs."""
-        data = _data(node)
+        data = data_inputs(node)
         first = axes.get(id(data[0])) if data else None
         if first is None or any(id(t) not in axes for t in data):
             return None
         if node.op in LAYOUT and is_standard(node):
             return self._layout_axes(node, first)
-        if is_standard(node, *_REDUCTIONS):
-            return _reduced_axes(node, first)
+        if is_standard(node, *REDUCTIONS):
+            return reduced_axes(node, first)
         if is_standard(node, "Gather", "GatherND"):
-            return _looked_up_axes(node, first)
+            return looked_up_axes(node, first)
         if is_standard(node, "Concat"):
-            return _joined_axes(node, axes)
+            return joined_axes(node, axes)
         if is_standard(node, "ConstantOfShape"):
             return first
         if not pointwise.known(node):
             return None
-        combined = _broadcast_axes(node, axes, len(first))
+        combined = broadcast_axes(node, axes, len(first))
         return combined if combined is not None and self._fits(data[0], combined) else None
 
     def _fits(self, tensor: gs.Tensor, axes: Axes) -> bool:
@@ -257,9 +266,9 @@ class Tracer:
             order = node.attrs.get("perm") or list(reversed(range(len(axes))))
             return tuple(axes[i] for i in order) if len(order) == len(axes) else None
         if node.op == "Unsqueeze":
-            return _unsqueezed(node, axes)
+            return unsqueezed(node, axes)
         if node.op == "Squeeze":
-            return _squeezed(node, axes)
+            return squeezed(node, axes)
         if any(size > 1 for _, size in axes):
             return None
         target = node.inputs[1] if node.op == "Reshape" else None
@@ -276,7 +285,7 @@ class Tracer:
 def _belongs_to_root(node: gs.Node, root: gs.Tensor) -> bool:
     """Whether a function should start behind ``node`` only: a change of layout, the bias of a
     matrix product."""
-    if is_standard(node, *_RESHAPING):
+    if is_standard(node, *RESHAPING):
         return True
     product = producer(root)
     is_product = product is not None and is_standard(product, "MatMul", "Einsum")
@@ -296,139 +305,7 @@ def _only(axes: Mapping[int, Axes], tensors: list[gs.Tensor]) -> dict[int, Axes]
     return {id(t): axes[id(t)] for t in tensors if id(t) in axes}
 
 
-def _data(node: gs.Node) -> list[gs.Tensor]:
-    """The inputs that carry data and are not constants."""
-    if is_standard(node, *LAYOUT, *_REDUCTIONS, "CastLike"):
-        used = node.inputs[:1]
-    elif is_standard(node, "ConstantOfShape"):
-        shape = producer(node.inputs[0])
-        used = shape.inputs if shape is not None and is_standard(shape, "Shape") else []
-    else:
-        used = node.inputs
-    return [t for t in used if not t.is_empty() and not is_constant(t)]
-
-
 def _constants_dtype(nodes: list[gs.Node]) -> np.dtype[np.floating] | None:
     kinds = {np.dtype(t.dtype) for n in nodes for t in n.inputs if is_constant(t) and t.dtype}
     floats = [kind for kind in kinds if kind.kind == "f"]
     return floats[0] if len(floats) == 1 else None
-
-
-# --- axes of single operators ---------------------------------------------------------------------
-
-
-def _broadcast_axes(node: gs.Node, axes: Mapping[int, Axes], rank: int) -> Axes | None:
-    """numpy's broadcasting of the tracked inputs and the constants."""
-    tracked = [axes[id(t)] for t in node.inputs if id(t) in axes]
-    if node.op == "ConstantOfShape":
-        tracked = [axes[id(_data(node)[0])]]
-    constants = []
-    for tensor in node.inputs:
-        if is_constant(tensor) and not tensor.is_empty():
-            shape = _constant_shape(node, tensor, rank)
-            if shape is None:
-                return None
-            constants.append(shape)
-    width = max(len(a) for a in [*tracked, *constants])
-    result = []
-    for i in range(-width, 0):
-        here = [a[i] for a in tracked if len(a) >= -i]
-        labels = {label for label, _ in here} or {EXTRA}
-        sizes = {s for _, s in here} | {c[i] for c in constants if len(c) >= -i}
-        label, size = min(labels), max(sizes, default=1)
-        aligned = len(here) == len(tracked) or label == EXTRA
-        if len(labels) > 1 or not aligned or len(sizes - {1}) > 1:
-            return None
-        if size > 1 and label in (0, SCATTERED):
-            return None
-        result.append((label, size))
-    return tuple(result)
-
-
-def _constant_shape(node: gs.Node, tensor: gs.Constant, rank: int) -> tuple[int, ...] | None:
-    """How a constant lines up with the data, which has ``rank`` axes."""
-    shape = tuple(int(n) for n in tensor.shape)
-    count = int(np.prod(shape))
-    if count > _MAX_CONSTANT:
-        return None
-    per_axis = node.op in ("QuantizeLinear", "DequantizeLinear", "BatchNormalization")
-    if per_axis:
-        axis = int(node.attrs.get("axis", 1))
-        if count == 1:
-            return ()
-        if len(shape) != 1 or not -rank <= axis < rank:
-            return None
-        return tuple(count if i == axis % rank else 1 for i in range(rank))
-    return shape
-
-
-def _axes_argument(node: gs.Node) -> list[int] | None:
-    """``axes`` (or ``axis``) of a node, attribute or input; None if unknown or left out."""
-    if node.op in ("ArgMax", "ArgMin"):
-        return [int(node.attrs.get("axis", 0))]
-    if "axes" in node.attrs:
-        return [int(a) for a in node.attrs["axes"]]
-    if len(node.inputs) > 1 and is_constant(node.inputs[1]) and not node.inputs[1].is_empty():
-        return [int(a) for a in np.ravel(node.inputs[1].values)]
-    return None
-
-
-def _reduced_axes(node: gs.Node, axes: Axes) -> Axes | None:
-    wanted = _axes_argument(node)
-    if not wanted or not all(-len(axes) <= a < len(axes) for a in wanted):
-        return None
-    dropped = {a % len(axes) for a in wanted}
-    if any(axes[a][0] != EXTRA for a in dropped):
-        return None
-    keep = bool(int(node.attrs.get("keepdims", 1)))
-    kept = [
-        (EXTRA, 1) if i in dropped else a for i, a in enumerate(axes) if keep or i not in dropped
-    ]
-    return tuple(kept)
-
-
-def _unsqueezed(node: gs.Node, axes: Axes) -> Axes | None:
-    wanted = _axes_argument(node)
-    if wanted is None:
-        return None
-    rank = len(axes) + len(wanted)
-    new = {a % rank for a in wanted}
-    rest = iter(axes)
-    return tuple((EXTRA, 1) if i in new else next(rest) for i in range(rank))
-
-
-def _squeezed(node: gs.Node, axes: Axes) -> Axes | None:
-    wanted = _axes_argument(node)
-    if wanted is None:
-        return None
-    dropped = {a % len(axes) for a in wanted}
-    if any(axes[a][1] > 1 or axes[a][0] == 0 for a in dropped):
-        return None
-    return tuple(a for i, a in enumerate(axes) if i not in dropped)
-
-
-def _looked_up_axes(node: gs.Node, axes: Axes) -> Axes | None:
-    """A table of numbers, looked up at computed indices."""
-    table = node.inputs[0]
-    if not is_constant(table) or len(table.shape) != 1:
-        return None
-    if node.op == "Gather":
-        return axes
-    return axes[:-1] if axes[-1] == (EXTRA, 1) else None
-
-
-def _joined_axes(node: gs.Node, axes: Mapping[int, Axes]) -> Axes | None:
-    """Concat along an extra axis."""
-    parts = [axes.get(id(t)) for t in node.inputs]
-    first = parts[0]
-    axis = int(node.attrs["axis"])
-    if first is None or not -len(first) <= axis < len(first):
-        return None
-    axis %= len(first)
-    if any(p is None or len(p) != len(first) or p[axis][0] != EXTRA for p in parts):
-        return None
-    rest = [[p[i] for i in range(len(p)) if i != axis] for p in parts if p is not None]
-    if any(r != rest[0] for r in rest):
-        return None
-    total = sum(p[axis][1] for p in parts if p is not None)
-    return tuple((EXTRA, total) if i == axis else a for i, a in enumerate(first))

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .activation import Ramp, Staircase
-from .activation_search import Search, is_random
+from .activation import Ramp, Staircase, read_activation
+from .activation_search import Search
 from .elementwise import Function
 from .errors import UsageError
+from .function_fit import is_random
 from .graph import is_constant, is_ours, label
 from .neurons import ACTIVATION_OPS
 from .sample import Sampler
@@ -94,12 +95,7 @@ def _of_function(search: Search, function: Function, fitted: Fit, name: str) -> 
 
 
 def _of_replaced(node: gs.Node, name: str) -> Explanation:
-    values = [np.asarray(t.values) for t in node.inputs[1:]]
-    activation = (
-        Staircase(*values, int(node.attrs["levels"]), str(node.attrs["tie_rule"]))
-        if node.op == "Staircase"
-        else Ramp(*values)
-    )
+    activation = read_activation(node)
     return Explanation(
         name, node.op.lower(), node.inputs[0].name, node.outputs[0].name,
         (f"{label(node)} ({node.op})",), _parameters(activation),

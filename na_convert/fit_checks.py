@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ Curve = Callable[[Array], Array]
 
 _BUDGET = 4_000_000  # values evaluated in one check
 _CHUNK = 500_000
+_SNAPPING = 4e-9  # parameters are rounded to halves and zeros as near as this
 _SEED = 20240607
 
 
@@ -51,24 +52,26 @@ def grid(hints: Array | None = None) -> Array:
 
 
 def check(
-    curve: Curve, candidate: Staircase | Ramp, points: Points, dtype: np.dtype[Any]
+    curve: Curve, candidate: Staircase | Ramp, points: Points, dtype: np.dtype[Any], eps: float
 ) -> Mismatch:
     """Compare ``candidate`` (parameters [C]) with ``curve``, computed in ``dtype``.
+
+    ``eps`` is that of the model's float type, in which its constants are rounded.
 
     Left out is what float error decides: a staircase within rounding of a jump, and points so large
     that their own rounding error exceeds a stair.
     """
     wide = _in_float64(candidate)
-    eps = float(np.finfo(dtype).eps)
     worst = Mismatch(False)
     for x in _chunks(wide, points, eps):
         there = _representable(x, dtype)
         y = curve(there).astype(np.float64)
         there = there.astype(np.float64)
         expected = wide(there)
-        error, scale = np.abs(y - expected), _height(wide)
+        height = _height(wide)
+        error, scale = np.abs(y - expected), np.where(np.isfinite(height), height, 1.0)
         allowed = _allowed(wide, there, y, expected, eps)
-        relevant = ~_undecided(wide, there, eps) & (allowed < 0.3 * scale)
+        relevant = ~_undecided(wide, there, eps) & (allowed < 0.3 * height)
         bad = relevant & ~(error <= allowed)
         if np.any(bad):
             k, c = np.unravel_index(np.argmax(np.where(bad, error / scale, -1)), bad.shape)
@@ -79,13 +82,8 @@ def check(
 
 
 def _in_float64(candidate: Staircase | Ramp) -> Staircase | Ramp:
-    if isinstance(candidate, Ramp):
-        every = (candidate.low, candidate.high, candidate.output_low, candidate.gain)
-        return Ramp(*(np.asarray(a, np.float64) for a in every))
-    every = (
-        candidate.input_step, candidate.output_step, candidate.lowest_level, candidate.phase
-    )  # fmt: skip
-    return Staircase(*(np.asarray(a, np.float64) for a in every), candidate.levels, "")
+    arrays = {k: v.astype(np.float64) for k, v in vars(candidate).items() if hasattr(v, "astype")}
+    return replace(candidate, **arrays)
 
 
 def _height(candidate: Staircase | Ramp) -> Array:
@@ -102,9 +100,12 @@ def _allowed(candidate: Staircase | Ramp, x: Array, y: Array, expected: Array, e
     if isinstance(candidate, Staircase):
         lowest = np.abs(candidate.output_step * candidate.lowest_level)
         stairs = np.abs(candidate.output_step) * candidate.levels
-        return np.asarray(16 * eps * (lowest + stairs) + 8 * eps * np.abs(x))
+        snapped = _SNAPPING * (np.abs(candidate.output_step) + lowest)
+        return np.asarray(16 * eps * (lowest + stairs) + 8 * eps * np.abs(x) + snapped)
     offset = np.abs(candidate.gain * candidate.low) + np.abs(candidate.output_low)
-    return np.asarray(16 * eps * (size + offset) + 8 * eps * np.abs(x * candidate.gain) + 1e-300)
+    snapped = np.where(np.isfinite(_height(candidate)), _SNAPPING * _height(candidate), 1e-300)
+    noise = 8 * eps * np.abs(x * candidate.gain)
+    return np.asarray(16 * eps * (size + offset) + noise + snapped)
 
 
 def _undecided(candidate: Staircase | Ramp, x: Array, eps: float) -> NDArray[np.bool_]:
@@ -113,7 +114,8 @@ def _undecided(candidate: Staircase | Ramp, x: Array, eps: float) -> NDArray[np.
         return np.zeros(x.shape, bool)
     shift = np.abs(candidate.phase - candidate.lowest_level)
     size = np.abs(x / candidate.input_step) + shift + np.abs(candidate.lowest_level) + 2
-    return np.asarray(candidate.distance_to_edge(x) <= np.minimum(8 * eps * size, 0.3))
+    near = 8 * eps * size + _SNAPPING * (1 + np.abs(candidate.lowest_level))
+    return np.asarray(candidate.distance_to_edge(x) <= np.minimum(near, 0.3))
 
 
 def _representable(x: Array, dtype: np.dtype[Any]) -> Array:
@@ -158,5 +160,6 @@ def _at_stairs(
         stairs = np.union1d(ends, generator.choice(stairs, rows // 6, replace=False))
     d, shift = candidate.input_step, candidate.phase - candidate.lowest_level
     start = stairs[:, None] - shift
-    margin = np.minimum(0.29, 16 * eps * (np.abs(start) + np.abs(shift) + 4)) + 1e-9
+    rounding = 16 * eps * (np.abs(start) + np.abs(shift) + 4)
+    margin = np.minimum(0.3, rounding + 2 * _SNAPPING * (1 + np.abs(candidate.lowest_level)))
     return [(start + part) * d for part in (0.5, margin, 1 - margin)]

@@ -32,16 +32,16 @@ _TOLERANCE = 1e-4
 def prepare(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The model that the passes take, and notes for the user.
 
-    ``model`` may be edited, though never what it computes; its weights are not copied unless the
-    opset has to be lifted. Raises NotConvertible where the opset cannot be lifted, or onnxruntime
+    ``model`` itself is edited and returned, without copies of its weights; what it computes stays
+    the same. Raises NotConvertible where the opset cannot be lifted, or onnxruntime
     is too old for it, and where float8 numbers are more than weights.
     """
     _drop_weight_inputs(model.graph)
     notes = list(narrow_types.widen(model))
     opset = opset_of(model)
     if opset < OPSET:
-        model, checked = _lift(model, opset)
-        notes.append(f"opset {opset} lifted to {OPSET}; {checked}")
+        compared = _lift(model, opset)
+        notes.append(f"opset {opset} lifted to {OPSET}; {compared}")
     notes += _fit_runtime(model)
     return model, tuple(notes)
 
@@ -68,29 +68,35 @@ def _drop_weight_inputs(graph: onnx.GraphProto) -> None:
 # --- lifting the opset ----------------------------------------------------------------------------
 
 
-def _lift(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, str]:
-    """``model`` at opset 17, and how far it was compared with the original."""
-    feeds, expected = _random_run(model)
+def _lift(model: onnx.ModelProto, opset: int) -> str:
+    """Bring ``model`` to opset 17 in place; returns how far it was compared with what it was.
+
+    Large weights stay where they are: converter and comparison see them as inputs.
+    """
     light, heavy = _without_heavy_weights(model)
     try:
         lifted = version_converter.convert_version(light, OPSET)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or ["?"])[0]
-        raise NotConvertible(
-            f"opset {opset} cannot be lifted to {OPSET} ({reason})",
-            remedy=f"export the model with opset {OPSET} or newer",
+        raise _refusal(
+            f"opset {opset} cannot be lifted to {OPSET} ({_first_line(error)})"
         ) from error
-    _put_back(lifted, heavy)
-    _carry_over(model, lifted)
-    if isinstance(expected, str):
-        return lifted, f"not compared with the original ({expected})"
-    return lifted, _compared(lifted, feeds, expected, opset)
+    compared = _compared(light, lifted, heavy, opset)
+    _take_over(model, lifted, {weight.name for weight in heavy})
+    return compared
+
+
+def _refusal(message: str) -> NotConvertible:
+    return NotConvertible(message, remedy=f"export the model with opset {OPSET} or newer")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _without_heavy_weights(
     model: onnx.ModelProto,
 ) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """A copy whose large weights are inputs, and those weights: the converter copies its model."""
+    """A copy whose large weights are inputs, and those weights."""
     light = onnx.ModelProto()
     light.ir_version = max(model.ir_version, 4)
     light.opset_import.extend(model.opset_import)
@@ -110,74 +116,73 @@ def _without_heavy_weights(
     return light, heavy
 
 
-def _put_back(lifted: onnx.ModelProto, heavy: list[onnx.TensorProto]) -> None:
-    names = {w.name for w in heavy}
-    kept = [i for i in lifted.graph.input if i.name not in names]
-    del lifted.graph.input[:]
-    lifted.graph.input.extend(kept)
-    lifted.graph.initializer.extend(heavy)
+def _take_over(model: onnx.ModelProto, lifted: onnx.ModelProto, heavy: set[str]) -> None:
+    """Let ``model`` have the nodes, small weights and opset of ``lifted``, and keep the rest."""
+    graph = model.graph
+    docs = {n.output[0]: (n.name, n.doc_string) for n in graph.node if n.output}
+    del graph.node[:]
+    graph.node.extend(lifted.graph.node)
+    for node in graph.node:
+        name, doc = docs.get(node.output[0], ("", "")) if node.output else ("", "")
+        node.name = node.name or name
+        node.doc_string = node.doc_string or doc
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in heavy:
+            del graph.initializer[index]
+    graph.initializer.extend(lifted.graph.initializer)
+    del graph.value_info[:]
+    model.ir_version = max(model.ir_version, lifted.ir_version)
+    del model.opset_import[:]
+    model.opset_import.extend(lifted.opset_import)
 
 
-def _carry_over(model: onnx.ModelProto, lifted: onnx.ModelProto) -> None:
-    """What the converter may drop: docs, metadata, the producer, names of nodes."""
-    lifted.producer_name, lifted.producer_version = model.producer_name, model.producer_version
-    lifted.doc_string, lifted.domain = model.doc_string, model.domain
-    lifted.model_version = model.model_version
-    lifted.graph.doc_string = model.graph.doc_string
-    del lifted.metadata_props[:]
-    lifted.metadata_props.extend(model.metadata_props)
-    del lifted.functions[:]
-    lifted.functions.extend(model.functions)
-    named = {n.output[0]: n for n in model.graph.node if n.output}
-    for node in lifted.graph.node:
-        original = named.get(node.output[0]) if node.output else None
-        if original is not None:
-            node.name = node.name or original.name
-            node.doc_string = node.doc_string or original.doc_string
-    docs = {v.name: v.doc_string for v in [*model.graph.input, *model.graph.output]}
-    for value in [*lifted.graph.input, *lifted.graph.output]:
-        value.doc_string = docs.get(value.name, "")
+# --- comparing what was lifted with what it was ---------------------------------------------------
 
 
-def _random_run(model: onnx.ModelProto) -> tuple[runtime.Feeds, runtime.Feeds | str]:
-    """Random input for ``model`` and what it answers, or why it cannot be run."""
-    if any(qonnx.is_qonnx(node.domain, node.op_type) for node in model.graph.node):
-        return {}, "onnxruntime has no QONNX operators"
-    feeds = {}
+def _compared(
+    light: onnx.ModelProto,
+    lifted: onnx.ModelProto,
+    heavy: list[onnx.TensorProto],
+    opset: int,
+) -> str:
+    """How far both agree on random input; raises NotConvertible where they do not."""
+    if any(qonnx.is_qonnx(node.domain, node.op_type) for node in light.graph.node):
+        return "not compared with the original (onnxruntime has no QONNX operators)"
+    try:
+        feeds = _random_feeds(light, heavy)
+        expected = runtime.run(light, feeds)
+    except Exception as error:
+        return f"not compared with the original ({_first_line(error)})"
+    try:
+        found = runtime.run(lifted, feeds, list(expected))
+    except Exception as error:
+        reason = _first_line(error)
+        raise _refusal(
+            f"lifted from opset {opset} to {OPSET}, the model no longer runs ({reason})"
+        ) from error
+    worst = max(_difference(found[name], values) for name, values in expected.items())
+    if worst > _TOLERANCE:
+        raise _refusal(
+            f"lifted from opset {opset} to {OPSET}, the model gives other values "
+            f"(relative difference {worst:.1e})"
+        )
+    return f"equal to the original on random input (relative difference {worst:.1e})"
+
+
+def _random_feeds(light: onnx.ModelProto, heavy: list[onnx.TensorProto]) -> runtime.Feeds:
+    feeds: runtime.Feeds = {w.name: onnx.numpy_helper.to_array(w) for w in heavy}
     generator = np.random.default_rng(0)
-    for tensor in model.graph.input:
+    for tensor in light.graph.input:
         kind = tensor.type.tensor_type
+        if tensor.name in feeds:
+            continue
         dims = [
             d.dim_value if d.HasField("dim_value") else _SIZES[min(k, 1)]
             for k, d in enumerate(kind.shape.dim)
         ]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         feeds[tensor.name] = generator.uniform(-2, 2, dims).astype(dtype)
-    try:
-        return feeds, runtime.run(model, feeds)
-    except Exception as error:
-        return feeds, (str(error).strip().splitlines() or ["?"])[0]
-
-
-def _compared(
-    lifted: onnx.ModelProto, feeds: runtime.Feeds, expected: runtime.Feeds, opset: int
-) -> str:
-    try:
-        found = runtime.run(lifted, feeds, list(expected))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or ["?"])[0]
-        raise NotConvertible(
-            f"lifted from opset {opset} to {OPSET}, the model no longer runs ({reason})",
-            remedy=f"export the model with opset {OPSET} or newer",
-        ) from error
-    worst = max(_difference(found[name], values) for name, values in expected.items())
-    if worst > _TOLERANCE:
-        raise NotConvertible(
-            f"lifted from opset {opset} to {OPSET}, the model gives other values "
-            f"(relative difference {worst:.1e})",
-            remedy=f"export the model with opset {OPSET} or newer",
-        )
-    return f"equal to the original on random input (relative difference {worst:.1e})"
+    return feeds
 
 
 def _difference(found: NDArray[np.generic], expected: NDArray[np.generic]) -> float:

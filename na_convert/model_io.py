@@ -131,7 +131,8 @@ def _tensor_header(name: str, values: NDArray[np.generic]) -> bytes:
     """A TensorProto up to where its bytes begin."""
     kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
     tensor = onnx.TensorProto(name=name, data_type=kind, dims=values.shape)
-    return tensor.SerializeToString(deterministic=True) + _field(_RAW_DATA, values.nbytes)
+    header: bytes = tensor.SerializeToString(deterministic=True)
+    return header + _field(_RAW_DATA, values.nbytes)
 
 
 def _field(number: int, length: int) -> bytes:

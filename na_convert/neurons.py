@@ -89,7 +89,7 @@ class MaxPoolCountsState:
 
 
 def spike_counts(current: Array, threshold: Array, timesteps: int) -> NDArray[np.int64]:
-    """Counts of a neuron under constant ``current`` [N, ...], membrane form, after ``timesteps``."""
+    """Counts of neurons under constant ``current`` [N, ...], membrane form, after ``timesteps``."""
     state = IFState.start(current, threshold, np.ones((), current.dtype))
     counts = np.zeros(current.shape, np.int64)
     for _ in range(timesteps):

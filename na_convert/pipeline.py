@@ -92,7 +92,7 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
         refused = to_spiking.nonlinear_nodes(graph)
     if not chosen and not refused:
         raise NotConvertible(
-            f"{loaded.path}: no quantised or clipped activation found, nothing to turn into neurons",
+            f"{loaded.path}: no quantised or clipped activation found to turn into neurons",
             remedy="export the network with its activation quantisers (or ReLU6/clip) in place",
         )
     names = [a.outputs[0].name for a in chosen]

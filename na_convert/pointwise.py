@@ -98,13 +98,13 @@ def _cast_target(target: object) -> np.dtype[Any] | None:
 def _to(x: Array, target: np.dtype[Any], dtype: FloatType) -> Array:
     """``x`` as ``target``; a float out of an integer's range saturates (ONNX leaves it open)."""
     if target.kind == "f":
-        return x.astype(dtype)
+        return np.asarray(x.astype(dtype))
     if target.kind in "iu" and x.dtype.kind == "f":
         info = np.iinfo(target)
         high = np.nextafter(float(info.max), 0.0) if target.itemsize == 8 else float(info.max)
         whole = np.nan_to_num(np.trunc(x.astype(np.float64)), posinf=high, neginf=float(info.min))
-        return np.clip(whole, float(info.min), high).astype(target)
-    return x.astype(target)
+        return np.asarray(np.clip(whole, float(info.min), high).astype(target))
+    return np.asarray(x.astype(target))
 
 
 def _cast(node: gs.Node, inputs: Inputs, dtype: FloatType) -> Array:

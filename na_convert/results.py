@@ -25,7 +25,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass did. `max_abs_error` is filled in by the pipeline's check (None: not checked)."""
+    """What one pass did; the pipeline's check fills in `max_abs_error` (None: not checked)."""
 
     name: str
     changed: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import pointwise
-from .elementwise import LAYOUT, Axes, Function
+from .axes import LAYOUT, Axes
+from .elementwise import Function
 from .graph import is_constant, is_standard, producer
 
 Array = NDArray[Any]
@@ -107,7 +108,7 @@ def _simulated_shape(axes: Axes, x: Array, count: int) -> list[int]:
 
 # --- operators along an extra axis ----------------------------------------------------------------
 
-_REDUCERS = {
+_REDUCERS: dict[str, Callable[..., Any]] = {
     "ReduceMax": np.max,
     "ReduceMean": np.mean,
     "ReduceMin": np.min,

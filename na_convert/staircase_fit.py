@@ -77,11 +77,13 @@ def fit(
     if not (np.all(low.found) and np.all(high.found)):
         return _open_ended(exact, native, points, values, low, high, dtype)
     edges = _outer_jumps(exact, points, values, low, high)
-    if np.any(np.abs(edges.top - edges.bottom) <= 0):
-        return _unknown("is constant in some channels and not in others")
+    if np.any(edges.top == edges.bottom):
+        if np.any(np.ptp(values, axis=0) == 0):
+            return _unknown("is constant in some channels and not in others")
+        return _unknown("does not only rise or only fall")
     if np.all(np.abs(edges.first_value - edges.bottom) <= 1e-6 * np.abs(edges.top - edges.bottom)):
         return _clip(exact, native, edges, points, dtype)
-    return _staircase(exact, native, edges, points, dtype, rounding)
+    return _staircase(exact, native, edges, points, dtype, rounding, hints)
 
 
 # --- range ----------------------------------------------------------------------------------------
@@ -175,13 +177,14 @@ def _staircase(
     points: Array,
     dtype: np.dtype[Any],
     rounding: str,
+    hints: Array | None,
 ) -> Fit:
     height = edges.top - edges.bottom
     first_jump = edges.first_value - edges.bottom
     with np.errstate(all="ignore"):
         ratio = height / first_jump
     levels = np.round(ratio)
-    if not np.all(np.abs(ratio - levels) <= 1e-6 * np.abs(levels)) or np.any(levels < 1):
+    if not np.all(np.abs(ratio - levels) <= 1e-5 * np.abs(levels)) or np.any(levels < 1):
         return _uneven(exact, edges)
     if np.any(levels != levels[0]):
         return _unknown(
@@ -191,11 +194,12 @@ def _staircase(
     p = int(levels[0])
     if p > MAX_LEVELS:
         return _unknown(f"has {p} levels; at most {MAX_LEVELS} make sense")
-    fitted = _canonical(edges, p)
+    fitted = _canonical(edges, p, hints)
     rounded = _rounded(fitted, dtype)
+    eps = float(np.finfo(dtype).eps)
     near = Points(edges.first, edges.last, points)
     for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
-        mismatch = check(curve, candidate, near, kind)
+        mismatch = check(curve, candidate, near, kind, eps)
         if mismatch.found:
             return _disagrees(exact, edges, mismatch, kind)
     rule = tie_rule(exact, rounded, fitted, rounding)
@@ -205,14 +209,14 @@ def _staircase(
     return Fit("staircase", activation, residual=mismatch.residual)
 
 
-def _canonical(edges: _Edges, p: int) -> Staircase:
+def _canonical(edges: _Edges, p: int, hints: Array | None) -> Staircase:
     """The staircase with these outermost jumps, in float64.
 
     A single jump leaves the width of a stair open: it is then taken to be as wide as it is high,
     which is the step of ``s * clip(round(x / s), 0, 1)`` and of sign(x).
     """
-    s = (edges.top - edges.bottom) / p
-    d = (edges.last - edges.first) / (p - 1) if p > 1 else np.abs(s)
+    s = _as_in_graph((edges.top - edges.bottom) / p, hints)
+    d = _as_in_graph((edges.last - edges.first) / (p - 1), hints) if p > 1 else np.abs(s)
     lo = _snapped(edges.bottom / s)
     phi = _snapped(1 + lo - edges.first / d)
     # Where a channel falls towards zero, count stairs from the right: silence means zero.
@@ -227,6 +231,15 @@ def _canonical(edges: _Edges, p: int) -> Staircase:
         p,
         "",
     )
+
+
+def _as_in_graph(values: Array, hints: Array | None) -> Array:
+    """The graph's own number where there is one but for float error of the measurement."""
+    if hints is None or not len(hints):
+        return values
+    nearest = hints[np.argmin(np.abs(np.abs(values)[:, None] - hints), axis=1)]
+    near = np.abs(np.abs(values) - nearest) <= 1e-12 * nearest
+    return np.where(near, np.sign(values) * nearest, values)
 
 
 def _snapped(values: Array) -> Array:
@@ -264,15 +277,16 @@ def _clip(exact: Curve, native: Curve, edges: _Edges, points: Array, dtype: np.d
 def _ramp(exact: Curve, native: Curve, fitted: Ramp, points: Array, dtype: np.dtype[Any]) -> Fit:
     every = (fitted.low, fitted.high, fitted.output_low, fitted.gain)
     if not all(np.all(np.isfinite(a)) for a in (fitted.low, fitted.output_low, fitted.gain)):
-        return _unknown("is flat on both sides, and neither a staircase nor a clip between")
+        return _unknown("is neither a staircase nor a clip between its flat ends")
     rounded = Ramp(*(np.asarray(a).astype(dtype) for a in every))
+    eps = float(np.finfo(dtype).eps)
     near = Points(fitted.low, np.where(np.isfinite(fitted.high), fitted.high, fitted.low), points)
     for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
-        mismatch = check(curve, candidate, near, kind)
+        mismatch = check(curve, candidate, near, kind, eps)
         if mismatch.found:
             return _unknown(
-                f"is flat on the outside but no straight clip: at {mismatch.x:.6g} it is "
-                f"{mismatch.y:.6g}, a clip would be {mismatch.expected:.6g}"
+                f"is neither a staircase nor a clip: at {mismatch.x:.6g} it is {mismatch.y:.6g}, "
+                f"a clip would be {mismatch.expected:.6g}"
             )
     return Fit("ramp", rounded, residual=mismatch.residual)
 
@@ -294,7 +308,7 @@ def _open_ended(
     """Functions that go on rising on one side or on both."""
     if _is_stepped(exact, points):
         return _uneven_steps(
-            "rounds without a clip: it has no highest level, and a neuron fires at most once a step",
+            "rounds without a clip, so that there is no highest level",
             "clip the activation to its range before or after the rounding, and train with that",
         )
     if not np.all(low.found) or np.any(high.found):
@@ -313,7 +327,7 @@ def _open_ended(
     with np.errstate(all="ignore"):
         gain = _near_one((y2 - y1) / (2 * size))
         corner = start + size - (y1 - bottom) / gain
-    corner = np.where(np.abs(corner) <= 1e-9, 0.0, corner)
+    corner = np.where(np.abs(corner) <= 1e-13 * size, 0.0, corner)
     return _ramp(
         exact, native, Ramp(corner, np.full_like(corner, np.inf), bottom, gain), points, dtype
     )
@@ -350,7 +364,7 @@ def _uneven(exact: Curve, edges: _Edges) -> Fit:
     step = np.abs(edges.last - edges.first) * 1e-9
     flat = np.mean(np.abs(exact(x + step) - exact(x)) <= 1e-12 * np.abs(edges.top - edges.bottom))
     if flat < 0.5:
-        return _unknown("is flat on the outside, and neither a staircase nor a clip between")
+        return _unknown("is neither a staircase nor a clip between its flat ends")
     return _uneven_steps(
         "has levels that are not evenly spaced, so that no threshold fits all of them",
         "train with a uniform quantiser (LSQ, PACT, QCFS) instead of APoT or a codebook",
@@ -359,5 +373,8 @@ def _uneven(exact: Curve, edges: _Edges) -> Fit:
 
 def _disagrees(exact: Curve, edges: _Edges, mismatch: Mismatch, kind: np.dtype[Any]) -> Fit:
     uneven = _uneven(exact, edges)
-    where = f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, even stairs would give {mismatch.expected:.9g}"
+    where = (
+        f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, "
+        f"even stairs would give {mismatch.expected:.9g}"
+    )
     return Fit(uneven.kind, None, f"{uneven.reason} ({where}, {kind.name})", uneven.remedy)

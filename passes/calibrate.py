@@ -80,7 +80,7 @@ def _reduce(value: NDArray[np.floating], per_channel: bool) -> NDArray[np.floati
     if not per_channel or value.ndim < 2:
         return np.asarray(value.max())
     axes = (0, *range(2, value.ndim))
-    return value.max(axis=axes, keepdims=True)[0]
+    return np.asarray(value.max(axis=axes, keepdims=True)[0])
 
 
 def _count(

@@ -42,9 +42,10 @@ def run(graph: gs.Graph) -> PassReport:
     changed, skipped, refused = 0, [], []
     known_ranks = ranks(graph)
     builder = Builder(graph)
+    merged: dict[int, Affine] = {}
     for node in list(graph.nodes):
         if is_standard(node, "BatchNormalization"):
-            outcome = _fold(builder, node, known_ranks)
+            outcome = _fold(builder, node, known_ranks, merged)
             if isinstance(outcome, Refusal):
                 refused.append(outcome)
             else:
@@ -57,23 +58,47 @@ def run(graph: gs.Graph) -> PassReport:
     return PassReport(NAME, changed, tuple(skipped), tuple(refused))
 
 
-def _fold(b: Builder, node: gs.Node, ranks: dict[str, int]) -> tuple[bool, str] | Refusal:
-    """Whether ``node`` went, and why it did not go into a layer ("" if it did)."""
-    if int(node.attrs.get("training_mode", 0)):
+def _fold(
+    b: Builder, node: gs.Node, ranks: dict[str, int], merged: dict[int, Affine]
+) -> tuple[bool, str] | Refusal:
+    """Whether ``node`` went, and why it did not go into a layer ("" if it did).
+
+    ``merged`` holds, by node, the affine function of one in front of it that has gone already.
+    """
+    if _is_training(node):
         return Refusal(
             label(node), node.op, "normalises by the statistics of the batch (training mode)", _EVAL
         )
     if not all(is_constant(t) for t in node.inputs[1:]):
         return False, "its parameters are computed in the graph"
     affine = _affine(node)
+    if id(node) in merged:
+        affine = merged[id(node)].then(affine)
     reason = _fold_behind(b, node, affine, ranks)
-    if reason == "":
+    if reason == "" or _merge_into_next(b, node, affine, merged):
         return True, ""
     ahead = _fold_before(b, node, affine, ranks)
     if ahead == "":
         return True, ""
     why = "; ".join(r for r in (reason, ahead) if r) or "no linear layer next to it"
     return _write_out(b, node, affine, ranks, why)
+
+
+def _is_training(node: gs.Node) -> bool:
+    return bool(int(node.attrs.get("training_mode", 0)))
+
+
+def _merge_into_next(b: Builder, node: gs.Node, affine: Affine, merged: dict[int, Affine]) -> bool:
+    """Hand ``affine`` on to the BatchNormalization behind ``node``, if there is one."""
+    y = node.outputs[0]
+    after = sole_consumer(b.graph, y)
+    if after is None or not is_standard(after, "BatchNormalization") or _is_training(after):
+        return False
+    if after.inputs[0] is not y or not all(is_constant(t) for t in after.inputs[1:]):
+        return False
+    merged[id(after)] = affine
+    rename(b.graph, y, node.inputs[0])
+    return b.remove(node)
 
 
 def _affine(node: gs.Node) -> Affine:

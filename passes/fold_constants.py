@@ -24,6 +24,7 @@ from na_convert.errors import ModelError
 from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, label, rename
 from na_convert.results import Skip
 
+from .node_builder import release
 from .single_node import Array, evaluate_node
 from .strip_noise import RANDOM_OPS
 
@@ -87,9 +88,11 @@ def _fold(node: gs.Node, opset: int) -> str | None:
         results = evaluate_node(node, values, opset)
     except ModelError as error:
         return str(error)
-    used = [t for t in node.outputs if t.name]
-    node.outputs = used
+    node.outputs = [t for t in node.outputs if t.name]
     to_constants(node, results)
+    inputs = list(node.inputs)
+    node.inputs.clear()
+    release(inputs)
     return None
 
 

@@ -116,4 +116,4 @@ def _slice(work: Freeing, tensor: gs.Tensor, start: int, base: str) -> gs.Tensor
         return work.builder.constant(f"{base}_rest", tensor.values[start:])
     starts = work.builder.constant(f"{base}_start", np.asarray([start], np.int64))
     ends = work.builder.constant(f"{base}_end", np.asarray([np.iinfo(np.int64).max], np.int64))
-    return work.builder.emit("Slice", [tensor, starts, ends], f"{base}_rest")
+    return work.builder.emit("Slice", [tensor, starts, ends], f"{base}_rest", dtype=np.int64)

@@ -37,17 +37,19 @@ class Freeing:
 
 def with_batch_of(work: Freeing, x: gs.Tensor, rest: gs.Tensor, base: str) -> gs.Tensor:
     """The shape tensor that starts with the batch of ``x`` and goes on with ``rest``."""
-    batch = work.builder.emit("Shape", [x], f"{base}_batch", {"start": 0, "end": 1})
-    return work.builder.emit("Concat", [batch, rest], f"{base}_shape", {"axis": 0})
+    batch = work.builder.emit("Shape", [x], f"{base}_batch", {"start": 0, "end": 1}, np.int64)
+    return work.builder.emit("Concat", [batch, rest], f"{base}_shape", {"axis": 0}, np.int64)
 
 
 def with_network_batch(work: Freeing, rest: list[int], axis: int, base: str) -> gs.Tensor:
     """``rest`` as a shape tensor, with the batch of the network's input at ``axis``."""
     b = work.builder
-    batch = b.emit("Shape", [work.graph.inputs[0]], f"{base}_batch", {"start": 0, "end": 1})
+    batch = b.emit(
+        "Shape", [work.graph.inputs[0]], f"{base}_batch", {"start": 0, "end": 1}, np.int64
+    )
     before = b.constant(f"{base}_before", np.asarray(rest[:axis], np.int64))
     after = b.constant(f"{base}_after", np.asarray(rest[axis + 1 :], np.int64))
-    shape = b.emit("Concat", [before, batch, after], f"{base}_shape", {"axis": 0})
+    shape = b.emit("Concat", [before, batch, after], f"{base}_shape", {"axis": 0}, np.int64)
     for trial in work.trials:
         full = [trial.batch if k == axis else d for k, d in enumerate(rest)]
         trial.values[shape.name] = np.asarray(full, np.int64)

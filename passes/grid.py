@@ -57,10 +57,10 @@ def drop_requantisation(graph: gs.Graph) -> int:
     """Drop quantisers of values that already lie on their grid; returns how many."""
     changed = 0
     for node in list(graph.nodes):
-        source = producer(node.inputs[0]) if node.inputs else None
-        if not is_standard(node, "DequantizeLinear") or source is None:
+        if not is_standard(node, "DequantizeLinear"):
             continue
-        if not is_standard(source, "QuantizeLinear") or not _same_grid(source, node):
+        source = _quantiser(node)
+        if source is None or not _same_grid(source, node):
             continue
         if _on_grid(source.inputs[0], node) and not is_output(graph, node.outputs[0]):
             rename(graph, node.outputs[0], source.inputs[0])
@@ -101,8 +101,8 @@ def _move(graph: gs.Graph, node: gs.Node, names: Names) -> int:
     return 1
 
 
-def _on_grid(tensor: gs.Tensor, quantiser: gs.Node) -> bool:
-    """Whether ``tensor`` only holds values that ``quantiser`` gives out."""
+def _on_grid(tensor: gs.Tensor, dequantiser: gs.Node) -> bool:
+    """Whether ``tensor`` only holds values that ``dequantiser`` can give out."""
     waiting = [tensor]
     for _ in range(_MAX_DEPTH):
         if not waiting:
@@ -110,8 +110,10 @@ def _on_grid(tensor: gs.Tensor, quantiser: gs.Node) -> bool:
         node = producer(waiting.pop())
         if node is None:
             return False
-        if is_standard(node, "DequantizeLinear") and _same_grid(node, quantiser):
-            continue
+        if is_standard(node, "DequantizeLinear"):
+            if _same_grid(node, dequantiser) and _limits(node) == _limits(dequantiser):
+                continue
+            return False
         if is_standard(node, "Concat"):
             waiting.extend(node.inputs)
         elif is_standard(node, *_MOVING, "Relu"):
@@ -119,6 +121,24 @@ def _on_grid(tensor: gs.Tensor, quantiser: gs.Node) -> bool:
         else:
             return False
     return False
+
+
+def _quantiser(dequantiser: gs.Node) -> gs.Node | None:
+    """The QuantizeLinear before ``dequantiser``; a Clip of the integers may stand between."""
+    node = producer(dequantiser.inputs[0])
+    if node is not None and is_standard(node, "Clip"):
+        node = producer(node.inputs[0])
+    return node if node is not None and is_standard(node, "QuantizeLinear") else None
+
+
+def _limits(dequantiser: gs.Node) -> tuple[int, ...] | str:
+    """The limits that the integers before ``dequantiser`` were clipped to; () if they were not."""
+    node = producer(dequantiser.inputs[0])
+    if node is None or not is_standard(node, "Clip"):
+        return ()
+    if not all(is_constant(t) for t in node.inputs[1:]):
+        return str(node.name)
+    return tuple(int(t.values) for t in node.inputs[1:])
 
 
 def _per_tensor(node: gs.Node) -> bool:
@@ -136,6 +156,7 @@ def _same_grid(a: gs.Node, b: gs.Node) -> bool:
 
 def _zero_point(node: gs.Node) -> tuple[str, int]:
     if len(node.inputs) < 3 or is_missing(node.inputs[2]):
-        return "uint8", 0
+        integers = node.outputs[0] if node.op == "QuantizeLinear" else node.inputs[0]
+        return str(np.dtype(integers.dtype or np.uint8)), 0
     values = node.inputs[2].values
     return values.dtype.name, int(np.ravel(values)[0])

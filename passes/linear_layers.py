@@ -22,7 +22,7 @@ from na_convert.graph import (
     sole_consumer,
 )
 
-from .node_builder import Builder
+from .node_builder import Builder, release
 
 Vector = NDArray[np.float64]
 
@@ -124,7 +124,8 @@ def scale_output(b: Builder, linear: Linear, affine: Affine, output: gs.Tensor) 
     weight = _scaled_output_weight(linear, affine.gain)
     bias = affine.gain * _bias(linear) + affine.shift
     dtype = node.inputs[1].dtype
-    new_weight, new_bias = weight.astype(dtype), bias.astype(dtype)
+    with np.errstate(over="ignore"):
+        new_weight, new_bias = weight.astype(dtype), bias.astype(dtype)
     if not (np.all(np.isfinite(new_weight)) and np.all(np.isfinite(new_bias))):
         return False
     _set_input(node, 1, b.constant(f"{node.inputs[1].name}_folded", new_weight))
@@ -191,8 +192,8 @@ def scale_input(b: Builder, linear: Linear, affine: Affine) -> str | None:
     weight = np.asarray(node.inputs[1].values, np.float64)
     scaled, moved = _moved_through(node, weight, affine)
     dtype = node.inputs[1].dtype
-    bias = (_bias(linear) + moved).astype(dtype)
-    new_weight = scaled.astype(dtype)
+    with np.errstate(over="ignore"):
+        new_weight, bias = scaled.astype(dtype), (_bias(linear) + moved).astype(dtype)
     if not (np.all(np.isfinite(new_weight)) and np.all(np.isfinite(bias))):
         return f"{dtype} cannot hold the product with the weights"
     if node.op == "MatMul" and np.any(moved) and linear.add is None:
@@ -249,6 +250,7 @@ def _bias_name(node: gs.Node) -> str:
 def _set_input(node: gs.Node, position: int, tensor: gs.Tensor) -> None:
     inputs = list(node.inputs)
     node.inputs = [*inputs[:position], tensor, *inputs[position + 1 :]]
+    release(inputs[position : position + 1])
 
 
 def _set_addend(add: gs.Node, constant: gs.Constant) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from na_convert import graph as graphs
+
+
+def release(tensors: Iterable[gs.Tensor]) -> None:
+    """Let go of the values of constants that nothing reads any more.
+
+    graphsurgeon's tensors refer to themselves: without this a replaced weight stays in memory
+    until the garbage collector happens to run.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, gs.Constant) and not tensor.outputs:
+            tensor.values = np.empty(0, np.float32)
 
 
 class Builder:
@@ -37,9 +48,10 @@ class Builder:
         inputs: Sequence[gs.Tensor],
         name: str,
         attrs: Mapping[str, object] | None = None,
+        dtype: object = None,
     ) -> gs.Variable:
         """Add a node with one new output, which is returned and called ``name``."""
-        output = self.variable(name)
+        output = self.variable(name, dtype)
         self.emit_into(op, inputs, output, attrs)
         return output
 

@@ -237,7 +237,7 @@ def _firing_node(
     dtype: np.dtype,
     names: g.Names,
 ) -> gs.Node:
-    initial = {"initial": float(INITIAL_MEMBRANE)}
+    initial: dict[str, object] = {"initial": float(INITIAL_MEMBRANE)}
     if firing.threshold.size == 1 and firing.amplitude.size == 1 and dtype == np.float32:
         attrs = {
             "threshold": float(np.float32(firing.threshold.item())),

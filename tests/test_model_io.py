@@ -53,9 +53,14 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), model_io.atomic_file(path) as part:
-        part.write_bytes(b"half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with model_io.atomic_file(path) as part:
+            part.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from na_convert.models.archives import load_cifar, load_plain_pickle
+from na_convert.models.data import Augmentation, ImageSet, augment, load, load_jpeg_pack
 from PIL import Image
 
 from na_convert.errors import DataError
-from na_convert.models.archives import load_cifar, load_plain_pickle
-from na_convert.models.data import Augmentation, ImageSet, augment, load, load_jpeg_pack
 
 _RANDOM = np.random.default_rng(0)
 _IMAGES = _RANDOM.integers(0, 256, (4, 3, 32, 32), np.uint8)
@@ -109,7 +109,7 @@ def test_bad_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither the binary nor the python"):
         load_cifar("cifar10", tmp_path)
     partial = dict(list(members("cifar10", "binary").items())[:3])
-    with pytest.raises(DataError, match="lacks data_batch_4.bin"):
+    with pytest.raises(DataError, match=r"lacks data_batch_4\.bin"):
         load_cifar("cifar10", write_tar(tmp_path / "cifar-a.tar.gz", partial))
     short = {name: content[:-1] for name, content in members("cifar10", "binary").items()}
     with pytest.raises(DataError, match="no whole number"):

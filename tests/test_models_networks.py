@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from na_convert.models import build, export_onnx, initialise_steps, quantize
+from na_convert.models.networks import names
 from torch import nn
 
 from na_convert import api
-from na_convert.models import build, export_onnx, initialise_steps, quantize
-from na_convert.models.networks import names
 
 # Parameters of the published networks with 10 classes (torchvision's with 1000, less the head).
 _SIZES = {

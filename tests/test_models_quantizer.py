@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from na_convert.models import Noise, Quantizer, initialise_steps, quantize
 from na_convert.models.quantizer import best_step
+from torch import nn
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 8])
@@ -32,7 +31,7 @@ def test_uniform_noise_makes_the_rounding_unbiased(
 ) -> None:
     torch.manual_seed(0)
     v = torch.full(shape, 1.25, dtype=dtype)
-    levels = Quantizer(2, noise=0.5).train()(v)
+    levels = Quantizer(2, noise=0.5).train()(v).detach()
     assert set(levels.flatten().tolist()) == {1.0, 2.0}
     assert float(levels.float().mean()) == pytest.approx(1.25, abs=0.01)
 
@@ -50,7 +49,7 @@ def test_uniform_noise_makes_the_rounding_unbiased(
 def test_noise_laws(noise: Noise, low: float, high: float, deviation: float) -> None:
     torch.manual_seed(0)
     drawn = noise.add_to(torch.zeros(200_000), 0.0)
-    assert low <= float(drawn.min())
+    assert low - 1e-6 <= float(drawn.min())
     assert float(drawn.max()) <= high + 1e-6
     assert float(drawn.mean()) == pytest.approx(0.0, abs=0.01)
     assert float(drawn.std()) == pytest.approx(deviation, abs=0.01)

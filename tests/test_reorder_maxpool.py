@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from na_convert.passes import reorder_maxpool
 
 from na_convert.graph import export_graph
-from na_convert.passes import reorder_maxpool
 from na_convert.runtime import run
 from tests.build import PLAIN, graph, images, stair
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from na_convert.passes import to_spiking
+from na_convert.passes.to_spiking import Spiking
 from onnx.reference import ReferenceEvaluator
 
 from na_convert.forms.folded import from_folded, to_folded
 from na_convert.graph import export_graph
 from na_convert.neurons import IFState
-from na_convert.passes import to_spiking
-from na_convert.passes.to_spiking import Spiking
 from na_convert.runtime import run
 from na_convert.shapes import of_one_sample
 from na_convert.snn import Snn, metadata
@@ -272,7 +272,7 @@ def test_relus_outside_the_spiking_part_stay_analog() -> None:
 
 
 def test_readout_from_a_node_keeps_what_follows_analog() -> None:
-    g, carried = graph(TWO_LAYERS, WEIGHTS)
+    g, _carried = graph(TWO_LAYERS, WEIGHTS)
     node = next(n for n in g.nodes if n.outputs[0].name == "z2")
     found = to_spiking.run(g, {"a": (4, 8, 8)}, node)
     assert [n.output for n in found.neurons] == ["a"]

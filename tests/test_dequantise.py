@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from na_convert.passes.dequantise import dequantise
+from na_convert.passes.drop_noops import drop_noops
+from na_convert.passes.fold_constants import fold_constants
+
+from na_convert.graph import import_graph
+
+from .same import ops, rewritten
+
+MICROSOFT = "com.microsoft"
+RNG = np.random.default_rng(0)
+
+GRID = {"s": np.float32(0.05), "z": np.uint8(120), "t": np.float32(0.1137), "o": np.uint8(20)}
+CONV = {
+    "w": RNG.integers(-100, 100, (4, 3, 3, 3)).astype(np.int8),
+    "ws": RNG.uniform(0.005, 0.01, 4).astype(np.float32),
+    "wz": np.zeros(4, np.int8),
+    "k": RNG.integers(-900, 900, 4).astype(np.int32),
+}
+DENSE = {
+    "w": RNG.integers(-100, 100, (6, 4)).astype(np.int8),
+    "wt": RNG.integers(-100, 100, (4, 6)).astype(np.int8),
+    "ws": np.float32(0.01),
+    "wz": np.int8(0),
+    "k": RNG.integers(-900, 900, 4).astype(np.int32),
+}
+IMAGE, ROW = "float[N,3,8,8] x", "float[N,6] x"
+CHAIN = "q = QuantizeLinear (x, s, z)\n {}\n y = DequantizeLinear (p, t, o)"
+
+
+def quantised(
+    body: str, weights: dict[str, np.ndarray], inputs: str = IMAGE, opset: int = 17
+) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}, "{MICROSOFT}" : 1]>'
+        f" net ({inputs}) => (float y) {{ {body} }}"
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for name, values in {**GRID, **weights}.items():
+        if name in body:
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values), name))
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    return model
+
+
+OPERATORS = {
+    "QLinearConv": (
+        "p = QLinearConv <pads = [1,1,1,1]> (q, s, z, w, ws, wz, t, o, k)", CONV, IMAGE, "Conv"),
+    "QLinearConv without bias": (
+        "p = QLinearConv (q, s, z, w, ws, wz, t, o)", CONV, IMAGE, "Conv"),
+    "QLinearMatMul": ("p = QLinearMatMul (q, s, z, w, ws, wz, t, o)", DENSE, ROW, "MatMul"),
+    "QGemm": (
+        "p = com.microsoft.QGemm (q, s, z, w, ws, wz, k, t, o)", DENSE, ROW, "Gemm"),
+    "QGemm transB alpha": (
+        "p = com.microsoft.QGemm <transB = 1, alpha = 0.5> (q, s, z, wt, ws, wz, k, t, o)",
+        DENSE, ROW, "Gemm"),
+    "QLinearAdd": ("p = com.microsoft.QLinearAdd (q, s, z, q, s, z, t, o)", {}, IMAGE, "Add"),
+    "QLinearMul": ("p = com.microsoft.QLinearMul (q, s, z, q, s, z, t, o)", {}, IMAGE, "Mul"),
+    "QLinearConcat": (
+        "p = com.microsoft.QLinearConcat <axis = 1> (t, o, q, s, z, q, s, z)", {}, IMAGE, "Concat"),
+    "QLinearGlobalAveragePool": (
+        "p = com.microsoft.QLinearGlobalAveragePool (q, s, z, t, o)", {}, IMAGE,
+        "GlobalAveragePool"),
+    "QLinearAveragePool": (
+        "p = com.microsoft.QLinearAveragePool <kernel_shape = [2,2]> (q, s, z, t, o)", {}, IMAGE,
+        "AveragePool"),
+    "QLinearLeakyRelu": (
+        "p = com.microsoft.QLinearLeakyRelu <alpha = 0.1> (q, s, z, t, o)", {}, IMAGE, "LeakyRelu"),
+    "QLinearSigmoid": (
+        "p = com.microsoft.QLinearSigmoid (q, s, z, t, o)", {}, IMAGE, "Sigmoid"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPERATORS)
+def test_quantised_operators(case: str) -> None:
+    node, weights, inputs, op = OPERATORS[case]
+    source = quantised(CHAIN.format(node), weights, inputs)
+    result = rewritten(source, dequantise)
+    assert op in ops(result)
+    assert all(not node.domain for node in result.nodes)
+    quantisers = [n for n in result.nodes if n.op == "QuantizeLinear"]
+    assert [n.outputs[0].name for n in quantisers][-1] == "p"
+
+
+def test_qgemm_with_float_output() -> None:
+    body = "q = QuantizeLinear (x, s, z)\n y = com.microsoft.QGemm (q, s, z, w, ws, wz, k)"
+    assert "Gemm" in ops(rewritten(quantised(body, DENSE, ROW), dequantise))
+
+
+INTEGERS = {
+    "ConvInteger": ("ConvInteger (q, w, z, wz)", {**CONV, "wz": np.int8(0)}, IMAGE, "Conv"),
+    "MatMulInteger": ("MatMulInteger (q, w, z, wz)", DENSE, ROW, "MatMul"),
+}
+
+
+@pytest.mark.parametrize("case", INTEGERS)
+def test_integer_operators(case: str) -> None:
+    node, weights, inputs, op = INTEGERS[case]
+    body = f"q = QuantizeLinear (x, s, z)\n p = {node}\n f = Cast <to = 1> (p)\n y = Mul (f, s)"
+    assert ops(rewritten(quantised(body, weights, inputs), dequantise)) == [
+        "QuantizeLinear", "DequantizeLinear", op, "Mul",
+    ]  # fmt: skip
+
+
+def test_integer_result_that_is_read_as_integers() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n p = MatMulInteger (q, w, z, wz)\n n = Neg (p)\n"
+        " f = Cast <to = 1> (n)\n y = Mul (f, s)"
+    )
+    assert "Cast" in ops(rewritten(quantised(body, DENSE, ROW), dequantise))
+
+
+def test_moves_go_behind_dequantisation() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n m = MaxPool <kernel_shape = [2,2]> (q)\n"
+        " f = Flatten (m)\n y = DequantizeLinear (f, s, z)"
+    )
+    result = rewritten(quantised(body, {}), dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear", "MaxPool", "Flatten"]
+
+
+def test_moved_integers_that_are_read_as_integers_stay() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n d = DequantizeLinear (m, s, z)\n"
+        " c = Cast <to = 1> (m)\n y = Add (c, d)"
+    )
+    assert ops(rewritten(quantised(body, {}), dequantise))[:2] == ["QuantizeLinear", "Flatten"]
+
+
+AGAIN = "d = DequantizeLinear (q, s, z)\n m = MaxPool <kernel_shape = [2,2]> (d)\n r = Relu (m)\n"
+
+
+def test_values_that_lie_on_the_grid_are_not_quantised_again() -> None:
+    body = (
+        f"q = QuantizeLinear (x, s, z)\n {AGAIN} p = QuantizeLinear (r, s, z)\n"
+        " e = DequantizeLinear (p, s, z)\n y = Neg (e)"
+    )
+    result = rewritten(quantised(body, {}), dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear", "MaxPool", "Relu", "Neg"]
+
+
+@pytest.mark.parametrize("other", ["(r, t, z)", "(r, s, o)"])
+def test_another_grid_is_quantised_again(other: str) -> None:
+    body = (
+        f"q = QuantizeLinear (x, s, z)\n {AGAIN} p = QuantizeLinear {other}\n"
+        f" e = DequantizeLinear {other.replace('r', 'p')}\n y = Neg (e)"
+    )
+    assert ops(rewritten(quantised(body, {}), dequantise)).count("QuantizeLinear") == 2
+
+
+@pytest.mark.parametrize(("high", "quantisers"), [("low_high", 1), ("high_high", 2)])
+def test_a_clip_of_the_integers_counts(high: str, quantisers: int) -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n c = Clip (q, least, high_high)\n"
+        " d = DequantizeLinear (c, s, z)\n f = Flatten (d)\n p = QuantizeLinear (f, s, z)\n"
+        f" g = Clip (p, least, {'high_high' if high == 'low_high' else 'low_high'})\n"
+        " e = DequantizeLinear (g, s, z)\n y = Neg (e)"
+    )
+    limits = {"least": np.uint8(110), "high_high": np.uint8(140), "low_high": np.uint8(130)}
+    result = rewritten(quantised(body, limits), dequantise)
+    assert ops(result).count("QuantizeLinear") == quantisers
+
+
+def test_one_dequantiser_per_consumer_becomes_one() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n a = DequantizeLinear (q, s, z)\n"
+        " b = DequantizeLinear (q, s, z)\n c = Neg (b)\n y = Add (a, c)"
+    )
+    assert ops(rewritten(quantised(body, {}), dequantise)).count("DequantizeLinear") == 1
+
+
+def test_quantisers_of_onnxruntime_become_standard() -> None:
+    body = (
+        "q = com.microsoft.QuantizeLinear (x, s, z)\n y = com.microsoft.DequantizeLinear (q, s, z)"
+    )
+    result = rewritten(quantised(body, {}), dequantise)
+    assert [(n.op, n.domain) for n in result.nodes] == [
+        ("QuantizeLinear", None), ("DequantizeLinear", None),
+    ]  # fmt: skip
+
+
+WIDE = {"s16": np.float32(0.001), "z16": np.uint16(900)}
+WIDE_BODY = (
+    "q = com.microsoft.QuantizeLinear (x, s16, z16)\n"
+    " y = com.microsoft.DequantizeLinear (q, s16, z16)"
+)
+
+
+def test_sixteen_bits_before_opset_21_are_written_out() -> None:
+    result = rewritten(quantised(WIDE_BODY, WIDE), dequantise)
+    assert ops(result) == ["Div", "Round", "Add", "Clip", "Sub", "Mul"]
+
+
+def test_sixteen_bits_from_opset_21_are_standard() -> None:
+    result = rewritten(quantised(WIDE_BODY, WIDE, opset=21), dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear"]
+
+
+FUSED = {
+    "Relu": 'activation = "Relu"',
+    "LeakyRelu": 'activation = "LeakyRelu", activation_params = [0.2]',
+    "Clip": 'activation = "Clip", activation_params = [0.0, 0.7]',
+    "HardSigmoid": 'activation = "HardSigmoid", activation_params = [0.3, 0.4]',
+}
+FLOATS = {"wf": RNG.standard_normal((3, 3, 3, 3)).astype(np.float32), "kf": np.ones(3, np.float32)}
+
+
+@pytest.mark.parametrize("activation", FUSED)
+def test_fused_conv(activation: str) -> None:
+    attributes = f"<{FUSED[activation]}, kernel_shape = [3,3], pads = [1,1,1,1]>"
+    body = f"y = com.microsoft.FusedConv {attributes} (x, wf, kf)"
+    assert ops(rewritten(quantised(body, FLOATS), dequantise)) == ["Conv", activation]
+
+
+def test_fused_conv_with_a_residual() -> None:
+    attributes = '<activation = "Relu", kernel_shape = [3,3], pads = [1,1,1,1]>'
+    body = f"y = com.microsoft.FusedConv {attributes} (x, wf, kf, x)"
+    assert ops(rewritten(quantised(body, FLOATS), dequantise)) == ["Conv", "Add", "Relu"]
+
+
+DENSE_FLOATS = {"wf": RNG.standard_normal((4, 6)).astype(np.float32), "kf": np.ones(4, np.float32)}
+
+
+def test_fused_gemm() -> None:
+    attributes = '<activation = "LeakyRelu", activation_alpha = 0.2, transB = 1>'
+    source = quantised(f"y = com.microsoft.FusedGemm {attributes} (x, wf, kf)", DENSE_FLOATS, ROW)
+    assert ops(rewritten(source, dequantise)) == ["Gemm", "LeakyRelu"]
+
+
+def test_fused_matmul() -> None:
+    body = "y = com.microsoft.FusedMatMul <transB = 1, alpha = 0.5> (x, wf)"
+    assert ops(rewritten(quantised(body, DENSE_FLOATS, ROW), dequantise)) == ["MatMul"]
+
+
+@pytest.mark.parametrize(
+    "node",
+    ["com.microsoft.FusedMatMul <transA = 1> (x, x)", 'com.microsoft.FusedConv <activation = "No"> (x, wf)'],
+)  # fmt: skip
+def test_what_cannot_be_taken_apart_stays(node: str) -> None:
+    net, _ = import_graph(quantised(f"y = {node}", FLOATS))
+    assert dequantise(net) == 0
+    assert net.nodes[0].domain == MICROSOFT
+
+
+def test_static_quantisation_between_noops() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n i = Identity (q)\n f = Flatten (i)\n"
+        " y = DequantizeLinear (f, s, z)"
+    )
+    result = rewritten(quantised(body, {}), fold_constants, drop_noops, dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear", "Flatten"]

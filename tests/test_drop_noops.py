@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from na_convert.passes.drop_noops import drop_noops
+
+from .build import graph, model
+from .same import ops, rewritten
+
+IMAGE = {"inputs": "float[N,3,8,8] x", "outputs": "float[N,C,H,W] y"}
+
+NOOPS = {
+    "Identity": "Identity (a)",
+    "Dropout": "Dropout (a)",
+    "Dropout with inputs": "Dropout (a, ratio, off)",
+    "Cast": "Cast <to = 1> (a)",
+    "Concat": "Concat <axis = 1> (a)",
+    "Sum": "Sum (a)",
+    "Max": "Max (a)",
+    "Transpose": "Transpose <perm = [0,1,2,3]> (a)",
+}
+
+
+@pytest.mark.parametrize("case", NOOPS)
+def test_noops_are_dropped(case: str) -> None:
+    weights = {"ratio": 0.5, "off": np.array(False)}
+    source = model(f"a = Relu (x)\n b = {NOOPS[case]}\n y = Neg (b)", weights, **IMAGE)
+    source.graph.value_info.append(_typed("a"))
+    assert ops(rewritten(source, drop_noops)) == ["Relu", "Neg"]
+
+
+@pytest.mark.parametrize(
+    "node", ["Cast <to = 10> (a)", "Transpose <perm = [0,1,3,2]> (a)", "Sum (a, a)"]
+)
+def test_what_does_something_stays(node: str) -> None:
+    net, _ = graph(f"a = Relu (x)\n b = {node}\n y = Neg (b)", **IMAGE)
+    assert drop_noops(net) == 0
+
+
+def test_a_cast_of_unknown_type_stays() -> None:
+    net, _ = graph("a = Relu (x)\n b = Cast <to = 1> (a)\n y = Neg (b)", **IMAGE)
+    assert drop_noops(net) == 0
+
+
+def test_dropout_whose_mask_is_used_stays() -> None:
+    net, _ = graph("b, m = Dropout (x)\n c = Cast <to = 1> (m)\n y = Add (b, c)", **IMAGE)
+    assert drop_noops(net) == 0
+
+
+def test_transposes_that_cancel() -> None:
+    body = (
+        "a = Transpose <perm = [0,2,3,1]> (x)\n b = Transpose <perm = [0,3,1,2]> (a)\n y = Relu (b)"
+    )
+    assert ops(rewritten(model(body, **IMAGE), drop_noops)) == ["Relu"]
+
+
+def test_transposes_that_merge() -> None:
+    body = (
+        "a = Transpose <perm = [0,2,3,1]> (x)\n b = Transpose <perm = [0,2,1,3]> (a)\n y = Relu (b)"
+    )
+    assert ops(rewritten(model(body, **IMAGE), drop_noops)) == ["Transpose", "Relu"]
+
+
+def test_transpose_that_is_read_elsewhere_stays() -> None:
+    body = """
+        a = Transpose <perm = [0,2,3,1]> (x)
+        b = Transpose <perm = [0,3,1,2]> (a)
+        c = ReduceSum <keepdims = 0> (a)
+        y = Add (b, c)
+    """
+    net, _ = graph(body, **IMAGE)
+    assert drop_noops(net) == 0
+
+
+def test_an_output_keeps_its_name() -> None:
+    source = model("a = Relu (x)\n b = Neg (a)\n y = Identity (a)", inputs="float[N,6] x",
+                   outputs="float[N,6] y, float[N,6] b")  # fmt: skip
+    result = rewritten(source, drop_noops)
+    assert sorted(ops(result)) == ["Neg", "Relu"]
+    assert {t.name for t in result.outputs} == {"y", "b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [("y = Identity (x)", "float[N,6] y"), ("a = Relu (x)\n y = Identity (a)", "float[N,6] y, float[N,6] a")],
+)  # fmt: skip
+def test_an_input_or_output_twice_keeps_its_identity(body: str, outputs: str) -> None:
+    source = model(body, inputs="float[N,6] x", outputs=outputs)
+    assert "Identity" in ops(rewritten(source, drop_noops))
+
+
+def _typed(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)

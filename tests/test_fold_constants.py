@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+from na_convert.passes.fold_constants import fold_constants
+
+from na_convert.graph import import_graph
+
+from .build import graph, model
+from .same import ops, rewritten
+
+ROW = {"inputs": "float[N,6] x", "outputs": "float[N,C] y"}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["value = float {2.0}", "value_float = 2.0", "value = float[1] {2.0}", "value_floats = [2.0]"],
+)
+def test_constant_nodes(spelling: str) -> None:
+    result = rewritten(
+        model(f"c = Constant <{spelling}> ()\n y = Mul (x, c)", **ROW), fold_constants
+    )
+    assert ops(result) == ["Mul"]
+    assert result.nodes[0].inputs[1].name == "c"
+
+
+def test_identity_of_an_initialiser_is_the_initialiser() -> None:
+    net, _ = graph("k = Identity (w)\n a = MatMul (x, w)\n y = MatMul (a, k)", {"w": (6, 6)}, **ROW)
+    fold_constants(net)
+    first, second = net.nodes
+    assert first.inputs[1] is second.inputs[1]
+
+
+def test_constant_arithmetic_casts_and_shapes() -> None:
+    body = """
+        whole = Constant <value = int64[2] {6, 6}> ()
+        i = Constant <value_int = 3> ()
+        f = Cast <to = 1> (i)
+        g = CastLike (i, w)
+        h = Expand (f, whole)
+        k = Add (h, g)
+        flat = Reshape (k, whole)
+        v = Mul (w, flat)
+        y = MatMul (x, v)
+    """
+    assert ops(rewritten(model(body, {"w": (6, 6)}, **ROW), fold_constants)) == ["MatMul"]
+
+
+def test_castlike_towards_a_tensor_of_known_type() -> None:
+    net, _ = graph("i = Constant <value_int = 3> ()\n f = CastLike (i, x)\n y = Mul (x, f)", **ROW)
+    fold_constants(net)
+    assert ops(net) == ["Mul"]
+    assert net.nodes[0].inputs[1].values.dtype == np.float32
+
+
+def test_lsq_weight_subgraph() -> None:
+    body = """
+        a = Div (w, s)
+        b = Clip (a, low, high)
+        c = Round (b)
+        d = Sub (c, b)
+        e = Add (d, b)
+        v = Mul (e, s)
+        y = MatMul (x, v)
+    """
+    weights = {"w": (6, 6), "s": 0.1, "low": -4.0, "high": 3.0}
+    assert ops(rewritten(model(body, weights, **ROW), fold_constants)) == ["MatMul"]
+
+
+def test_quantised_weight() -> None:
+    body = "q = QuantizeLinear (w, s, z)\n v = DequantizeLinear (q, s, z)\n y = MatMul (x, v)"
+    weights = {"w": (6, 6), "s": 0.02, "z": np.int8(0)[...]}
+    assert ops(rewritten(model(body, weights, **ROW), fold_constants)) == ["MatMul"]
+
+
+def test_qonnx_weight() -> None:
+    quantiser = gs.Node(
+        "Quant", "q", {"signed": 1, "narrow": 1, "rounding_mode": "ROUND"},
+        [gs.Constant(n, np.asarray(v, np.float32)) for n, v in
+         (("w", [[0.9, -7.0]]), ("s", 0.5), ("z", 0.0), ("b", 3.0))],
+        [gs.Variable("v")], domain="onnx.brevitas",
+    )  # fmt: skip
+    x, y = gs.Variable("x", np.float32, (1, 1)), gs.Variable("y", np.float32)
+    product = gs.Node("MatMul", "m", {}, [x, quantiser.outputs[0]], [y])
+    net = gs.Graph([quantiser, product], [x], [y], opset=17)
+    fold_constants(net)
+    assert ops(net) == ["MatMul"]
+    assert net.nodes[0].inputs[1].values.tolist() == [[1.0, -1.5]]
+
+
+def test_if_with_a_constant_condition_is_inlined() -> None:
+    body = """
+        c = Constant <value = bool {0}> ()
+        s = Relu (x)
+        y = If (c) <
+            then_branch = yes () => (float[N,6] a) { a = Neg (s) },
+            else_branch = no () => (float[N,6] b) { h = Tanh (s) b = Abs (h) }
+        >
+    """
+    result = rewritten(model(body, **ROW), fold_constants)
+    assert ops(result) == ["Relu", "Tanh", "Abs"]
+    assert result.outputs[0].name == "y"
+
+
+def test_if_whose_branch_passes_a_tensor_on() -> None:
+    body = """
+        c = Constant <value = bool {1}> ()
+        s = Relu (x)
+        t = If (c) <
+            then_branch = yes () => (float[N,6] a) { a = Identity (s) },
+            else_branch = no () => (float[N,6] b) { b = Abs (s) }
+        >
+        y = Neg (t)
+    """
+    assert "If" not in ops(rewritten(model(body, **ROW), fold_constants))
+
+
+def test_random_nodes_stay() -> None:
+    net, _ = graph("r = RandomNormal <shape = [1, 6]> ()\n y = Add (x, r)", **ROW)
+    fold_constants(net)
+    assert "RandomNormal" in ops(net)
+
+
+def test_graph_outputs_stay_computed() -> None:
+    net, _ = graph("y = Add (w, w)\n z = Relu (x)", {"w": (6,)}, inputs="float[N,6] x",
+                   outputs="float[6] y, float[N,6] z")  # fmt: skip
+    fold_constants(net)
+    assert ops(net) == ["Add", "Relu"]
+
+
+def test_large_expansions_stay() -> None:
+    body = "s = Constant <value_ints = [2000, 1000]> ()\n e = Expand (k, s)\n y = MatMul (e, x)"
+    net, _ = graph(body, {"k": 0.5}, inputs="float[1000,6] x", outputs="float[N,6] y")
+    _, skipped = fold_constants(net)
+    assert ops(net) == ["Expand", "MatMul"]
+    assert "more than" in skipped[0].reason
+
+
+def test_what_cannot_be_evaluated_stays_with_a_reason() -> None:
+    proto = model("a = Relu (w)\n y = Add (x, a)", {"w": (6,)}, **ROW)
+    proto.graph.node[0].domain = "nobody.knows"
+    proto.opset_import.append(onnx.helper.make_opsetid("nobody.knows", 1))
+    net, _ = import_graph(proto)
+    _, skipped = fold_constants(net)
+    assert ops(net) == ["Relu", "Add"]
+    assert "cannot be evaluated" in skipped[0].reason

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from na_convert.passes.fold_constants import fold_constants
+from na_convert.passes.free_batch import free_batch
+from na_convert.passes.reshape_targets import freed_target, resolve
+
+from .build import graph, model
+from .same import checked, ops, rewritten
+
+FIXED = {"inputs": "float[1,3,8,8] x", "outputs": "float y"}
+OPEN = {"inputs": "float[batch,3,8,8] x", "outputs": "float y"}
+ANY = {"inputs": "float[batch,3,height,width] x", "outputs": "float y"}
+
+
+def shapeless(
+    body: str, weights: dict | None = None, *, inputs: str, outputs: str, opset: int = 18
+):
+    """A model whose output has no declared shape."""
+    proto = model(body, weights, inputs=inputs, outputs=outputs, opset=opset)
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return proto
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def test_inputs_and_outputs_become_symbolic() -> None:
+    proto = model("y = Relu (x)", inputs="float[1,3,8,8] x", outputs="float[1,3,8,8] y")
+    result = rewritten(proto, free_batch)
+    assert result.inputs[0].shape == ["N", 3, 8, 8]
+    assert result.outputs[0].shape == ["N", 3, 8, 8]
+
+
+def test_a_symbol_of_the_model_is_kept() -> None:
+    result = rewritten(shapeless("y = Flatten (x)", **OPEN), free_batch)
+    assert result.inputs[0].shape[0] == "batch"
+    assert result.outputs[0].shape == ["batch", 192]
+
+
+TARGETS = {
+    "fixed": (ints(1, 192), "", [-1, 192]),
+    "rest open": (ints(1, -1), "", [-1, 192]),
+    "zero": (ints(0, -1), "", [-1, 192]),
+    "allowzero": (ints(1, 192), "<allowzero = 1>", [-1, 192]),
+    "batch open": (ints(-1, 192), "", [-1, 192]),
+    "all in one": (ints(-1), "", [-1]),
+    "more axes": (ints(1, 3, 4, 2, 8), "", [-1, 3, 4, 2, 8]),
+    "axes in front": (ints(1, 1, 192), "", [-1, 1, 192]),
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_reshape_to_a_fixed_shape(case: str) -> None:
+    target, attributes, freed = TARGETS[case]
+    body = f"r = Relu (x)\n f = Reshape {attributes} (r, t)\n y = Neg (f)"
+    net, _ = graph(body, {"t": target}, **FIXED)
+    free_batch(net)
+    assert net.nodes[1].inputs[1].values.tolist() == freed
+    if case != "all in one":
+        rewritten(shapeless(body, {"t": target}, **FIXED), free_batch)
+
+
+def test_reshape_for_a_batch_of_four() -> None:
+    net, _ = graph(
+        "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, 10)},
+        inputs="float[4,2,5] x", outputs="float[4,10] y",
+    )  # fmt: skip
+    free_batch(net)
+    assert net.nodes[0].inputs[1].values.tolist() == [-1, 10]
+
+
+def test_reshape_after_the_batch_has_moved() -> None:
+    body = "t = Transpose <perm = [1,0,2,3]> (x)\n f = Reshape (t, s)\n y = Transpose <perm = [1,0,2]> (f)"
+    net, _ = graph(
+        body, {"s": ints(3, 1, 64)}, inputs="float[1,3,8,8] x", outputs="float[1,3,64] y"
+    )
+    free_batch(net)
+    assert net.nodes[1].inputs[1].values.tolist() == [3, -1, 64]
+
+
+PLUMBING = """
+    s = Shape (x)
+    i = Constant <value_int = 0> ()
+    g = Gather (s, i)
+    a = Constant <value_ints = [0]> ()
+    n = Unsqueeze (g, a)
+    m = Constant <value_ints = [-1]> ()
+    t = Concat <axis = 0> (n, m)
+    r = Relu (x)
+    f = Reshape (r, t)
+    y = Neg (f)
+"""
+
+
+@pytest.mark.parametrize("shapes", [FIXED, OPEN])
+def test_reshape_to_a_computed_shape(shapes: dict[str, str]) -> None:
+    result = rewritten(shapeless(PLUMBING, **shapes), fold_constants, free_batch)
+    assert ops(result) == ["Relu", "Reshape", "Neg"]
+    assert result.nodes[1].inputs[1].values.tolist() == [-1, 192]
+
+
+def test_reshape_to_a_computed_shape_with_open_sizes_is_flatten() -> None:
+    result = rewritten(shapeless(PLUMBING, **ANY), fold_constants, free_batch)
+    assert ops(result) == ["Relu", "Flatten", "Neg"]
+
+
+def test_reshape_with_open_sizes_takes_the_batch_of_its_input() -> None:
+    body = """
+        s = Shape (x)
+        b = Shape <start = 0, end = 1> (x)
+        h = Shape <start = 2, end = 4> (x)
+        three = Constant <value_ints = [3, 1]> ()
+        t = Concat <axis = 0> (b, three, h)
+        r = Relu (x)
+        f = Reshape (r, t)
+        y = Neg (f)
+    """
+    result = rewritten(shapeless(body, **ANY), fold_constants, free_batch)
+    reshape = next(n for n in result.nodes if n.op == "Reshape")
+    shape = reshape.inputs[1].inputs[0]
+    assert (shape.op, shape.inputs[0].inputs[0].inputs[0].name) == ("Concat", "r")
+
+
+def test_sizes_that_do_not_depend_on_the_batch_are_constants() -> None:
+    body = "h = Shape <start = 2, end = 3> (x)\n f = Cast <to = 1> (h)\n y = Mul (x, f)"
+    result = rewritten(shapeless(body, **OPEN), free_batch, fold_constants)
+    assert ops(result) == ["Mul"]
+
+
+def test_gradient_scale_is_the_step_itself() -> None:
+    body = """
+        s = Shape (x)
+        n = ReduceProd <keepdims = 0> (s)
+        f = Cast <to = 1> (n)
+        g = Pow (f, power)
+        a = Mul (step, g)
+        b = Sub (step, a)
+        d = Add (b, a)
+        y = Div (x, d)
+    """
+    weights = {"power": -0.5, "step": 0.3137}
+    result = rewritten(shapeless(body, weights, **OPEN), fold_constants, free_batch)
+    assert ops(result) == ["Div"]
+    assert result.nodes[0].inputs[1].values == np.float32(0.3137)
+
+
+EXPANDED = {
+    "Expand": "s = Shape (x)\n e = Expand (zero, s)\n y = Max (x, e)",
+    "ConstantOfShape": "s = Shape (x)\n e = ConstantOfShape (s)\n y = Max (x, e)",
+}
+
+
+@pytest.mark.parametrize("case", EXPANDED)
+def test_expanded_numbers_as_operands(case: str) -> None:
+    result = rewritten(shapeless(EXPANDED[case], {"zero": 0.0}, **OPEN), fold_constants, free_batch)
+    assert ops(result) == ["Max"]
+    assert result.nodes[0].inputs[1].values.size == 1
+
+
+def test_expand_elsewhere_takes_the_batch_of_the_network() -> None:
+    body = """
+        r = Relu (x)
+        b = Shape <start = 0, end = 1> (r)
+        rest = Constant <value_ints = [1, 8, 8]> ()
+        t = Concat <axis = 0> (b, rest)
+        e = Expand (k, t)
+        y = Concat <axis = 1> (r, e)
+    """
+    result = rewritten(shapeless(body, {"k": 0.5}, **OPEN), fold_constants, free_batch)
+    shape = next(n for n in result.nodes if n.op == "Shape")
+    assert shape.inputs[0].name == "x"
+
+
+def test_expand_of_a_tensor_that_has_the_batch() -> None:
+    body = """
+        b = Shape <start = 0, end = 1> (x)
+        rest = Constant <value_ints = [3, 8, 16]> ()
+        t = Concat <axis = 0> (b, rest)
+        m = ReduceMean <keepdims = 1> (x, last)
+        e = Expand (m, t)
+        y = Neg (e)
+    """
+    result = rewritten(shapeless(body, {"last": ints(3)}, **OPEN), fold_constants, free_batch)
+    assert ops(result) == ["ReduceMean", "Expand", "Neg"]
+    assert result.nodes[1].inputs[1].values.tolist() == [1, 3, 8, 16]
+
+
+def test_a_constant_with_the_fixed_batch_in_concat() -> None:
+    source = shapeless("y = Concat <axis = 1> (x, k)", {"k": (1, 2, 8, 8)}, **FIXED)
+    assert "Expand" in ops(rewritten(source, free_batch))
+
+
+def test_one_row_of_a_constant_that_repeats_it() -> None:
+    body, row = "y = Add (x, k)", np.arange(6, dtype=np.float32)
+    shapes = {"inputs": "float[4,6] x", "outputs": "float[4,6] y"}
+    net, _ = graph(body, {"k": np.tile(row, (4, 1))}, **shapes)
+    assert free_batch(net)[2] == ()
+    assert net.nodes[0].inputs[1].values.tolist() == [row.tolist()]
+    net, _ = graph(body, {"k": np.arange(24, dtype=np.float32).reshape(4, 6)}, **shapes)
+    assert "differs between the samples" in free_batch(net)[2][0].reason
+
+
+RESIZE = 'y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric">'
+
+
+def test_resize_to_fixed_sizes() -> None:
+    source = shapeless(f"{RESIZE} (x, , , sizes)", {"sizes": ints(1, 3, 16, 24)}, **FIXED)
+    result = rewritten(source, free_batch)
+    assert result.nodes[0].inputs[2].values.tolist() == [1, 1, 2, 3]
+
+
+def test_resize_by_fractions() -> None:
+    source = shapeless(f"{RESIZE} (x, , , sizes)", {"sizes": ints(1, 3, 11, 13)}, **FIXED)
+    assert ops(rewritten(source, free_batch)) == ["Shape", "Concat", "Resize"]
+
+
+def test_squeeze_without_axes() -> None:
+    body = "g = GlobalAveragePool (x)\n y = Squeeze (g)"
+    net, _ = graph(body, **FIXED)
+    free_batch(net)
+    assert net.nodes[1].inputs[1].values.tolist() == [2, 3]
+
+
+KEPT = ["Reshape (r, t)", "Flatten (r)", "Expand (r, t)"]
+
+
+@pytest.mark.parametrize("node", KEPT)
+def test_what_keeps_the_shape_is_dropped(node: str) -> None:
+    source = shapeless(
+        f"r = Relu (x)\n f = {node}\n y = Neg (f)", {"t": ints(1, 6)},
+        inputs="float[1,6] x", outputs="float y",
+    )  # fmt: skip
+    assert ops(rewritten(source, free_batch)) == ["Relu", "Neg"]
+
+
+def test_a_reshape_that_mixes_samples_is_refused() -> None:
+    net, _ = graph(
+        "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(3, 8)},
+        inputs="float[4,6] x", outputs="float[3,8] y",
+    )  # fmt: skip
+    (refusal,) = [r for r in free_batch(net)[2] if r.op == "Reshape"]
+    assert "mixes samples" in refusal.reason
+    assert "dynamic batch" in refusal.remedy
+
+
+def test_an_output_without_samples_is_refused() -> None:
+    net, _ = graph("y = ReduceMean <keepdims = 0> (x)", **OPEN)
+    assert "does not keep the samples apart" in free_batch(net)[2][0].reason
+
+
+def test_unknown_operators_do_not_stop_it() -> None:
+    body = "u = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n f = Reshape (u, t)\n y = Neg (f)"
+    net, _ = graph(body, {"k": 1.0, "t": ints(1, 192)}, **FIXED)
+    net.nodes[0].domain = "nobody.knows"
+    free_batch(net)
+    assert net.nodes[1].inputs[1].values.tolist() == [-1, 192]
+
+
+def test_a_target_that_depends_on_data_is_left() -> None:
+    body = "n = NonZero (x)\n s = Shape <start = 1> (n)\n f = Reshape (x, s)\n y = Neg (f)"
+    net, _ = graph(body, **OPEN)
+    assert "not computed from shapes" in free_batch(net)[1][0].reason
+
+
+def test_nothing_to_do() -> None:
+    source = shapeless("y = Relu (x)", **OPEN)
+    assert checked(source, free_batch)[1][0] == (0, (), ())
+
+
+def test_resolve() -> None:
+    assert resolve(ints(0, -1), (2, 3, 4), False) == (2, 12)
+    assert resolve(ints(0, 0, 0, 0), (2, 3, 4), False) is None
+    assert resolve(ints(5, -1), (2, 3, 4), False) is None
+    assert resolve(ints(2, 13), (2, 3, 4), False) is None
+
+
+def test_freed_target_with_several_batch_axes() -> None:
+    shapes, batches = [(2, 6), (5, 6)], (2, 5)
+    assert freed_target(shapes, [ints(2, 2, 3), ints(5, 2, 3)], 0, batches, None, False) == [
+        -1,
+        2,
+        3,
+    ]
+    assert (
+        freed_target([(4, 6), (25, 6)], [ints(2, 2, 6), ints(5, 5, 6)], 0, batches, None, False)
+        is None
+    )
