@@ -57,7 +57,7 @@ def drop_requantisation(graph: gs.Graph) -> int:
     """Drop quantisers of values that already lie on their grid; returns how many."""
     changed = 0
     for node in list(graph.nodes):
-        if not is_standard(node, "DequantizeLinear"):
+        if not is_standard(node, "DequantizeLinear") or not node.inputs:
             continue
         source = _quantiser(node)
         if source is None or not _same_grid(source, node):

@@ -83,8 +83,11 @@ def test_an_output_keeps_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("body", "outputs"),
-    [("y = Identity (x)", "float[N,6] y"), ("a = Relu (x)\n y = Identity (a)", "float[N,6] y, float[N,6] a")],
-)  # fmt: skip
+    [
+        ("y = Identity (x)", "float[N,6] y"),
+        ("a = Relu (x)\n y = Identity (a)", "float[N,6] y, float[N,6] a"),
+    ],
+)
 def test_an_input_or_output_twice_keeps_its_identity(body: str, outputs: str) -> None:
     source = model(body, inputs="float[N,6] x", outputs=outputs)
     assert "Identity" in ops(rewritten(source, drop_noops))

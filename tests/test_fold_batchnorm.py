@@ -42,7 +42,8 @@ LAYERS = {
     ),
     "Gemm": ("c = Gemm (x, w, k)", {"w": (6, 4), "k": (4,)}, 4, ROW),
     "Gemm transB alpha beta": (
-        "c = Gemm <transB = 1, alpha = 0.5, beta = 3.0> (x, w, k)", {"w": (4, 6), "k": (4,)}, 4, ROW,
+        "c = Gemm <transB = 1, alpha = 0.5, beta = 3.0> (x, w, k)",
+        {"w": (4, 6), "k": (4,)}, 4, ROW,
     ),
     "Gemm with one bias": ("c = Gemm (x, w, k)", {"w": (6, 4), "k": 0.3}, 4, ROW),
     "MatMul": ("c = MatMul (x, w)", {"w": (6, 4)}, 4, ROW),

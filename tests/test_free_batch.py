@@ -74,7 +74,10 @@ def test_reshape_for_a_batch_of_four() -> None:
 
 
 def test_reshape_after_the_batch_has_moved() -> None:
-    body = "t = Transpose <perm = [1,0,2,3]> (x)\n f = Reshape (t, s)\n y = Transpose <perm = [1,0,2]> (f)"
+    body = (
+        "t = Transpose <perm = [1,0,2,3]> (x)\n f = Reshape (t, s)\n"
+        " y = Transpose <perm = [1,0,2]> (f)"
+    )
     net, _ = graph(
         body, {"s": ints(3, 1, 64)}, inputs="float[1,3,8,8] x", outputs="float[1,3,64] y"
     )
@@ -253,7 +256,10 @@ def test_an_output_without_samples_is_refused() -> None:
 
 
 def test_unknown_operators_do_not_stop_it() -> None:
-    body = "u = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n f = Reshape (u, t)\n y = Neg (f)"
+    body = (
+        "u = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n f = Reshape (u, t)\n"
+        " y = Neg (f)"
+    )
     net, _ = graph(body, {"k": 1.0, "t": ints(1, 192)}, **FIXED)
     net.nodes[0].domain = "nobody.knows"
     free_batch(net)
