@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 from na_convert.passes import normalise
 from na_convert.passes.walk_shapes import Trial, batch_axis, infer_types, ranks, walk
 
@@ -12,8 +13,8 @@ DIRTY = """
     two = Constant <value_int = 2> ()
     f = Cast <to = 1> (two)
     k = Identity (w)
-    u = RandomUniformLike <low = -0.5, high = 0.5> (c)
     c = Conv <pads = [1,1,1,1]> (x, k)
+    u = RandomUniformLike <low = -0.5, high = 0.5> (c)
     v = Add (c, u)
     r = Round (v)
     d = Dropout (r)
@@ -22,24 +23,16 @@ DIRTY = """
 """
 
 
-def clean(text: str) -> str:
-    lines = text.split("\n")
-    order = [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11]
-    return "\n".join(lines[i] for i in order)
-
-
-def dirty_model() -> onnx.ModelProto:
-    return model(
-        clean(DIRTY), {"w": (4, 3, 3, 3), "shape": np.array([1, 256], np.int64)},
+def dirty_graph() -> gs.Graph:
+    net, _ = graph(
+        DIRTY, {"w": (4, 3, 3, 3), "shape": np.array([1, 256], np.int64)},
         inputs="float[1,3,8,8] x", outputs="float[1,256] y",
     )  # fmt: skip
+    return net
 
 
 def test_everything_in_order() -> None:
-    net, _ = graph(
-        clean(DIRTY), {"w": (4, 3, 3, 3), "shape": np.array([1, 256], np.int64)},
-        inputs="float[1,3,8,8] x", outputs="float[1,256] y",
-    )  # fmt: skip
+    net = dirty_graph()
     report = normalise.run(net)
     assert ops(net) == ["Conv", "Round", "Mul", "Reshape"]
     assert report.name == "normalise"
@@ -60,10 +53,7 @@ def test_shapes_of_inner_tensors_are_forgotten() -> None:
 
 
 def test_running_twice_changes_nothing_more() -> None:
-    net, _ = graph(
-        clean(DIRTY), {"w": (4, 3, 3, 3), "shape": np.array([1, 256], np.int64)},
-        inputs="float[1,3,8,8] x", outputs="float[1,256] y",
-    )  # fmt: skip
+    net = dirty_graph()
     normalise.run(net)
     before = ops(net)
     assert normalise.run(net).changed == 0
