@@ -1,8 +1,8 @@
 """Convert a corpus of real exports and compare what was found with the truth.
 
-    python benchmarks/corpus.py CORPUS [--only NAME] [--expect FILE] [--table FILE]
+    python benchmarks/corpus.py tests/corpus.tar.xz [--only NAME] [--expect FILE] [--table FILE]
 
-CORPUS is a folder, or a ``.tar.xz`` of one, of ``NAME.onnx`` with ``NAME.npz`` (`x`, `y`) and
+The corpus is a folder, or a ``.tar.xz`` of one, of ``NAME.onnx`` with ``NAME.npz`` (`x`, `y`) and
 ``NAME.json`` (`truth`: one entry per activation: kind, step `s`, levels `p`, lowest level `lo`).
 Each file is converted and verified as a user would; a verdict is one of
 
@@ -95,7 +95,7 @@ def judge(file: Path, scratch: Path) -> Verdict:
         )
         found = activations(file, data["x"])
     except NotConvertible as error:
-        reasons = [f"{r.node} ({r.op}): {r.reason}" for r in error.refused] or [str(error)]
+        reasons = [f"{r.node} ({r.op}): {r.reason}" for r in error.refused] or [error.message]
         return Verdict(file.stem, "refused", "", "; ".join(dict.fromkeys(reasons)))
     except NaConvertError as error:
         return Verdict(file.stem, "wrong", "", f"{type(error).__name__}: {error}")
@@ -206,7 +206,9 @@ def table(verdicts: list[Verdict]) -> str:
     ]
     counts = Counter(v.verdict for v in verdicts)
     summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    return "\n".join([f"{len(verdicts)} files: {summary}.", "", *rows, ""])
+    title = "# What is read: a corpus of real exports"
+    made = "Written by `python benchmarks/corpus.py tests/corpus.tar.xz --table docs/corpus.md`."
+    return "\n".join([title, "", made, "", f"{len(verdicts)} files: {summary}.", "", *rows, ""])
 
 
 def compare(verdicts: list[Verdict], expected: Path) -> int:

@@ -21,13 +21,13 @@ if not (_HERE / "passes").is_dir():
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import check, convert, inspect, simulate
+    from .api import check, convert, explain, inspect, simulate
 
-__all__ = ["__version__", "check", "convert", "inspect", "simulate"]
+__all__ = ["__version__", "check", "convert", "explain", "inspect", "simulate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("check", "convert", "inspect", "simulate"):
+    if name in __all__:
         from . import api
 
         return getattr(api, name)

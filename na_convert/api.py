@@ -23,6 +23,7 @@ from .passes.calibrate import Calibration
 from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result
 
 if TYPE_CHECKING:
+    from .explain import Explanation
     from .simulate import Simulation
 
 Data = str | Path | Mapping[str, NDArray[np.generic]]
@@ -147,6 +148,15 @@ def inspect(
         notes=converted.notes,
         seconds=time.perf_counter() - start,
     )
+
+
+def explain(model: str | Path, node: str) -> Explanation:
+    """Why ``node`` (a node's or tensor's name) of ``model`` was or was not read as an activation.
+
+    Raises UsageError if there is no such node once BatchNorm and constants are folded, ModelError.
+    """
+    loaded = model_io.load(Path(model))
+    return pipeline.explain(loaded, node)
 
 
 def check(

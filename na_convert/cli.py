@@ -152,6 +152,10 @@ def inspect_command(
         str | None, typer.Option("-T", "--timesteps", metavar="N", help="as for convert")
     ] = None,
     readout_from: ReadoutFrom = None,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="NODE", help="why NODE is or is not an activation"),
+    ] = None,
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -160,6 +164,8 @@ def inspect_command(
     """Show what would be converted, and what cannot be; write nothing."""
     steps = one_timestep(timesteps)
     existing_file(model)
+    if explain is not None:
+        return _explain(model, explain, as_json=as_json)
     writable_file(report, "--report", not_over=model)
 
     def run(progress: Progress) -> Result:
@@ -292,6 +298,17 @@ def _carry_out(
         _console(stderr=True).print(reports.refusals(error.refused))
     _tell(error, verbose=verbose)
     return error.exit_code
+
+
+def _explain(model: Path, node: str, *, as_json: bool) -> int:
+    from . import api, report
+
+    found = api.explain(model, node)
+    if as_json:
+        _print_json(report.explanation_json(found))
+    else:
+        report.explanation(found, _console())
+    return 0
 
 
 def _tell(error: NaConvertError, *, verbose: bool) -> None:

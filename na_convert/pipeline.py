@@ -12,12 +12,14 @@ import onnx_graphsurgeon as gs
 from . import __version__, qonnx, shapes
 from .compare import teacher_forced_error
 from .errors import NotConvertible, PassFailed, UsageError
+from .explain import Explanation
+from .explain import explain as explain_node
 from .forms.folded import FORM
 from .graph import STANDARD_DOMAINS, Carried, import_graph, label
 from .lift import prepare
 from .model_io import Loaded
 from .neurons import DOMAIN
-from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, to_spiking
+from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, fold_batchnorm, to_spiking
 from .passes.calibrate import Calibration
 from .regions import descendants
 from .results import Neuron, PassReport, Refusal
@@ -128,6 +130,15 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
     for each in ANN_PASSES:
         reports.append(_run(each, graph, carried, rows))
     return Converted(ann, graph, None, carried, tuple(reports), (), notes)
+
+
+def explain(loaded: Loaded, node: str) -> Explanation:
+    """What `find_activations` makes of the function that ``node`` is part of."""
+    model, _ = prepare(loaded.take())
+    graph, _ = import_graph(model)
+    NORMALISE(graph)
+    fold_batchnorm.run(graph)
+    return explain_node(graph, node)
 
 
 def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:

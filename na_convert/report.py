@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -17,9 +17,13 @@ from . import __version__
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import Equivalence, Figure, LayerResult, Neuron, PassReport, Refusal, Result
 
+if TYPE_CHECKING:
+    from .explain import Explanation
+
 Command = Literal["convert", "inspect", "check"]
 
 WIDTH = 100
+_SAMPLES_SHOWN = 8
 
 
 # --- JSON -----------------------------------------------------------------------------------------
@@ -159,6 +163,35 @@ def headline(result: Result) -> str:
         checked = f"all checks {outcome}" if result.equivalence else "not checked"
         return f"{result.output.path}: {neurons}, {checked}"
     return f"{result.model.path}: {neurons}, {outcome}"
+
+
+def explanation(found: Explanation, console: Console) -> None:
+    """Print what was found about one function, line by line."""
+    table = _table(None)
+    table.show_header = False
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("node", found.node)
+    table.add_row("kind", found.kind)
+    if found.root:
+        table.add_row("function", f"{found.root} -> {found.output}")
+        table.add_row("nodes", " -> ".join(found.nodes))
+    for name, value in (found.parameters or {}).items():
+        table.add_row(name, _range(_flat([value])) if isinstance(value, list) else str(value))
+    if found.parameters:
+        table.add_row("residual", f"{found.residual:.2g}")
+    for name in ("cut", "reason", "remedy"):
+        if getattr(found, name):
+            table.add_row(name, getattr(found, name))
+    if found.samples:
+        pairs = found.samples[:: max(1, len(found.samples) // _SAMPLES_SHOWN)]
+        table.add_row("sampled", ", ".join(f"{x:.4g}: {y:.4g}" for x, y in pairs))
+    console.print(table)
+
+
+def explanation_json(found: Explanation) -> dict[str, Any]:
+    """The same as one JSON object."""
+    return {name: _finite(value) for name, value in asdict(found).items()}
 
 
 def refusals(refused: Sequence[Refusal]) -> Table:

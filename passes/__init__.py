@@ -32,4 +32,4 @@ ANN_PASSES: tuple[Pass, ...] = (
     reorder_maxpool.run,
 )
 
-__all__ = ["ANN_PASSES", "NORMALISE", "Pass", "calibrate", "to_spiking"]
+__all__ = ["ANN_PASSES", "NORMALISE", "Pass", "calibrate", "fold_batchnorm", "to_spiking"]

@@ -366,3 +366,20 @@ def test_reader_that_goes_away() -> None:
         command, shell=True, capture_output=True, text=True, timeout=60, check=False
     )
     assert "Traceback" not in done.stderr
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "resnet8-cifar10.onnx"
+
+
+def test_explain_says_what_a_node_is_part_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"inspect {EXAMPLE} --explain node_floor") == 0
+    shown = capsys.readouterr().out
+    assert "staircase" in shown
+    assert "getitem -> mul_15" in shown
+    assert run(f"inspect {EXAMPLE} --explain node_floor --json") == 0
+    assert json.loads(capsys.readouterr().out)["parameters"]["levels"] == 3
+
+
+def test_explain_an_unknown_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"inspect {EXAMPLE} --explain nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
