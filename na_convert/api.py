@@ -23,8 +23,8 @@ from .passes.calibrate import Calibration
 from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result
 
 if TYPE_CHECKING:
-    from .explain import Explanation
-    from .simulate import Simulation
+    from .explanation import Explanation
+    from .simulation import Simulation
 
 Data = str | Path | Mapping[str, NDArray[np.generic]]
 Progress = Callable[[str, float], None]
@@ -231,7 +231,7 @@ def simulate(
     preprocessing: Preprocessing | None = None,
 ) -> Simulation:
     """Run the SNN file ``snn`` on ``data`` for every T from 1 to ``timesteps`` (its default T)."""
-    from .simulate import simulate as run
+    from .simulation import simulate as run
 
     loaded = model_io.load(Path(snn))
     network = from_folded(loaded.model)

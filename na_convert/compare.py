@@ -30,7 +30,7 @@ from .replay import LayerReplay, replay
 from .results import Equivalence, LayerResult, TimestepResult
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, replay_figures, stop_at_failure
-from .simulate import Engine, Simulation, numpy_engine, onnxruntime_engine
+from .simulation import Engine, Simulation, numpy_engine, onnxruntime_engine
 from .snn import Snn
 from .statistics import LayerCounts, count_layer, timestep_result
 from .teacher_forcing import Difference, runner, teacher_forced_error

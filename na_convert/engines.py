@@ -18,7 +18,7 @@ from .graph import is_ours
 from .layers import Layer
 from .neurons import IFState
 from .replay import relative_error
-from .simulate import Simulation, layers_with_state
+from .simulation import Simulation, layers_with_state
 from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]

@@ -12,8 +12,8 @@ import onnx_graphsurgeon as gs
 from . import __version__, qonnx, shapes
 from .compare import teacher_forced_error
 from .errors import NotConvertible, PassFailed, UsageError
-from .explain import Explanation
-from .explain import explain as explain_node
+from .explanation import Explanation
+from .explanation import explain as explain_node
 from .forms.folded import FORM
 from .graph import STANDARD_DOMAINS, Carried, import_graph, label
 from .lift import prepare

@@ -18,7 +18,7 @@ from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import Equivalence, Figure, LayerResult, Neuron, PassReport, Refusal, Result
 
 if TYPE_CHECKING:
-    from .explain import Explanation
+    from .explanation import Explanation
 
 Command = Literal["convert", "inspect", "check"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .layers import Layer
 from .neurons import even_counts
 from .results import TimestepResult
-from .simulate import Simulation
+from .simulation import Simulation
 
 Array: TypeAlias = NDArray[Any]
 

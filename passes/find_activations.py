@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from na_convert import graph as g
 from na_convert.activation import Ramp, Staircase
 from na_convert.activation_search import Found, Search
-from na_convert.explain import Explanation, explain
+from na_convert.explanation import Explanation, explain
 from na_convert.neurons import DOMAIN
 from na_convert.results import PassReport
 

@@ -13,7 +13,7 @@ from na_convert import kernels, neurons
 from na_convert.activation import Ramp, Staircase
 from na_convert.neurons import IFState
 from na_convert.runtime import run
-from na_convert.simulate import layers_with_state
+from na_convert.simulation import layers_with_state
 
 from . import build
 
