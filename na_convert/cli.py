@@ -62,7 +62,7 @@ Std = Annotated[
 ]
 ReadoutFrom = Annotated[
     str | None,
-    typer.Option("--readout-from", metavar="NODE", help="NODE and all behind it stay analog"),
+    typer.Option("--readout-from", metavar="NODE", help="all behind NODE stays analog"),
 ]
 Report = Annotated[
     Path | None,
