@@ -11,11 +11,11 @@ import onnx_graphsurgeon as gs
 
 from . import __version__, qonnx, shapes
 from .compare import teacher_forced_error
-from .errors import NotConvertible, PassFailed, UsageError
+from .errors import ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
 from .forms.folded import FORM
-from .graph import STANDARD_DOMAINS, Carried, import_graph, label
+from .graph import STANDARD_DOMAINS, Carried, import_graph, is_constant, label
 from .lift import prepare
 from .model_io import Loaded
 from .neurons import DOMAIN
@@ -124,6 +124,7 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
     _refuse_foreign(loaded.path, model)
     graph, carried = import_graph(model)
     del model
+    _require_numbers(loaded.path, graph)
     rows = {name: values[:_CHECK_ROWS] for name, values in feeds.items()} if check else None
     reports = [_run(NORMALISE, graph, carried, rows)]
     ann = graph.copy() if check else graph
@@ -139,6 +140,21 @@ def explain(loaded: Loaded, node: str) -> Explanation:
     NORMALISE(graph)
     fold_batchnorm.run(graph)
     return explain_node(graph, node)
+
+
+def _require_numbers(path: Path, graph: gs.Graph) -> None:
+    """Raise ModelError, naming the weight, where one is not a number."""
+    for name, tensor in graph.tensors().items():
+        if (
+            is_constant(tensor)
+            and tensor.values.dtype.kind == "f"
+            and np.isnan(tensor.values).any()
+        ):
+            raise ModelError(
+                f"{path}: weight {name!r} holds NaN",
+                node=name,
+                remedy="the training diverged: export a checkpoint from before",
+            )
 
 
 def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:

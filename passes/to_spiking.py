@@ -335,9 +335,10 @@ def _encode(graph: gs.Graph, neurons: list[gs.Node], names: g.Names) -> None:
 def _decode(graph: gs.Graph, neurons: list[gs.Node], names: g.Names) -> None:
     """A Decode on every edge from a spiking node to the readout or to a graph output."""
     spiking = {id(n) for n in spiking_nodes(graph, neurons)}
+    stays = spiking | _shape_readers(graph, neurons)
     for node in [n for n in graph.nodes if id(n) in spiking]:
         for tensor in node.outputs:
-            readers = [r for r in tensor.outputs if id(r) not in spiking]
+            readers = [r for r in tensor.outputs if id(r) not in stays]
             leaves = g.is_output(graph, tensor)
             if not readers and not leaves:
                 continue
@@ -350,6 +351,15 @@ def _decode(graph: gs.Graph, neurons: list[gs.Node], names: g.Names) -> None:
             name = names.fresh(f"Decode_{mean.name}")
             graph.nodes.append(g.node("Decode", [tensor], [mean], name, {}, "na_convert"))
     graph.toposort()
+
+
+def _shape_readers(graph: gs.Graph, neurons: list[gs.Node]) -> set[int]:
+    """Ids of the Shape and Size nodes from which spiking nodes take their sizes.
+
+    These read the spiking tensor itself: its first axis counts time steps times samples.
+    """
+    before = ancestors(graph, neurons)
+    return {id(n) for n in graph.nodes if g.is_standard(n, "Shape", "Size") and id(n) in before}
 
 
 def _take_output_name(

@@ -134,7 +134,7 @@ def _open(dim: object, size: int) -> int:
 def _infer(node: gs.Node, trials: Sequence[Trial], types: dict[str, int], opset: int) -> None:
     proto: onnx.NodeProto | None = None
     for trial in trials:
-        if _follow_values(node, trial, opset):
+        if _follow_values(node, trial, types, opset):
             continue
         if is_ours(node) or qonnx.is_qonnx(node.domain, node.op):
             trial.shapes[node.outputs[0].name] = trial.shape(node.inputs[0])
@@ -147,7 +147,7 @@ def _infer(node: gs.Node, trials: Sequence[Trial], types: dict[str, int], opset:
         _infer_standard(node, proto, trial, types, opset)
 
 
-def _follow_values(node: gs.Node, trial: Trial, opset: int) -> bool:
+def _follow_values(node: gs.Node, trial: Trial, types: dict[str, int], opset: int) -> bool:
     """Compute the outputs of a node whose inputs' values are known, or that asks for a shape."""
     if is_standard(node, "Shape", "Size"):
         shape = trial.shape(node.inputs[0])
@@ -156,7 +156,8 @@ def _follow_values(node: gs.Node, trial: Trial, opset: int) -> bool:
         end = node.attrs.get("end")
         part = shape[int(node.attrs.get("start", 0)) : None if end is None else int(end)]
         size = node.op == "Size"
-        _keep(trial, node.outputs[0], np.asarray(np.prod(shape) if size else part, np.int64))
+        value = np.asarray(np.prod(shape) if size else part, np.int64)
+        _keep(trial, types, node.outputs[0], value)
         return True
     values = [None if is_missing(t) else trial.value(t) for t in node.inputs]
     given = [t for t in node.inputs if not is_missing(t)]
@@ -169,12 +170,13 @@ def _follow_values(node: gs.Node, trial: Trial, opset: int) -> bool:
     except ModelError:
         return False
     for tensor, result in zip([t for t in node.outputs if t.name], results, strict=True):
-        _keep(trial, tensor, np.asarray(result))
+        _keep(trial, types, tensor, np.asarray(result))
     return True
 
 
-def _keep(trial: Trial, tensor: gs.Tensor, value: Array) -> None:
+def _keep(trial: Trial, types: dict[str, int], tensor: gs.Tensor, value: Array) -> None:
     trial.shapes[tensor.name] = tuple(value.shape)
+    types[tensor.name] = int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
     if value.size <= _PLUMBING:
         trial.values[tensor.name] = value
 

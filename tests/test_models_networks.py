@@ -36,7 +36,7 @@ def small_quantised(name: str, **options: object) -> nn.Module:
 
 def train_steps(net: nn.Module, shape: tuple[int, ...], steps: int) -> None:
     images = torch.randn(8, *shape)
-    net.train()
+    settle_batchnorm(net, images)
     initialise_steps(net, images)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01)
     net.train()
@@ -44,8 +44,19 @@ def train_steps(net: nn.Module, shape: tuple[int, ...], steps: int) -> None:
         loss = nn.functional.cross_entropy(net(images), torch.arange(8))
         optimiser.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 0.1, error_if_nonfinite=True)
         optimiser.step()
     assert torch.isfinite(loss)
+
+
+def settle_batchnorm(net: nn.Module, images: torch.Tensor) -> None:
+    """Statistics as after training: with those of a new network a hundred layers overflow."""
+    net.train()
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net(images)
 
 
 @pytest.mark.parametrize("name", sorted(_SIZES))
