@@ -123,15 +123,22 @@ def convert(
 
 
 def inspect(
-    model: str | Path, *, timesteps: int | None = None, readout_from: str | None = None
+    model: str | Path,
+    *,
+    timesteps: int | None = None,
+    data: Data | None = None,
+    preprocessing: Preprocessing | None = None,
+    readout_from: str | None = None,
 ) -> Result:
     """What `convert` would do with ``model``: neurons, passes and refusals; writes nothing.
+
+    ``data`` is needed only where the model leaves the size of its inputs open.
 
     Raises UsageError, ModelError (exit code 2); NotConvertible if there is no activation at all.
     """
     start = time.perf_counter()
     loaded = model_io.load(Path(model))
-    info, samples = _model_info(loaded), _samples(loaded, None, None)
+    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
     options = pipeline.Options(timesteps=timesteps, readout_from=readout_from)
     converted = pipeline.convert(loaded, samples.feeds, options, check=False)
     snn = converted.snn

@@ -151,6 +151,13 @@ def inspect_command(
     timesteps: Annotated[
         str | None, typer.Option("-T", "--timesteps", metavar="N", help="as for convert")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="NPZ", help="samples, where MODEL leaves sizes open"),
+    ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
     readout_from: ReadoutFrom = None,
     explain: Annotated[
         str | None,
@@ -163,7 +170,9 @@ def inspect_command(
 ) -> int:
     """Show what would be converted, and what cannot be; write nothing."""
     steps = one_timestep(timesteps)
-    existing_file(model)
+    pixels = _preprocessing(scale, mean, std)
+    for given in (model, data):
+        existing_file(given)
     if explain is not None:
         return _explain(model, explain, as_json=as_json)
     writable_file(report, "--report", not_over=model)
@@ -171,7 +180,9 @@ def inspect_command(
     def run(progress: Progress) -> Result:
         from . import api
 
-        return api.inspect(model, timesteps=steps, readout_from=readout_from)
+        return api.inspect(
+            model, timesteps=steps, data=data, preprocessing=pixels, readout_from=readout_from
+        )
 
     return _carry_out("inspect", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
 
