@@ -105,6 +105,7 @@ class _Watched:
         self._surplus = np.zeros(current.shape, np.int32)
         self._distances: list[Array] = []  # from the threshold, where the two first disagree
         self._error = self._largest = 0.0
+        self._steps = 0
 
     def step(self, expected: Array, current: Array, spikes: Array) -> None:
         """``expected`` is numpy's current, ``current`` and ``spikes`` are onnxruntime's."""
@@ -117,11 +118,25 @@ class _Watched:
         self._surplus += own.astype(np.int32) - fired
         self._error = max(self._error, _largest(expected - current, self._theta))
         self._largest = max(self._largest, _largest(expected, self._theta))
-        self._file.step(current)
+        self._steps += 1
+        self._step_file(current, fired)
         self._charge += current - self._theta * fired
 
+    def _step_file(self, current: Array, fired: Array) -> None:
+        """Where the membrane is at the threshold up to rounding, onnxruntime says who fires."""
+        theta = self._file.threshold
+        reached = self._file.membrane + current
+        own = self._file.step(current) != 0
+        tie = np.abs(reached - theta) <= self._tolerance(self._steps) * theta
+        moved = (fired.astype(theta.dtype) - own) * tie * theta
+        self._file.membrane = (self._file.membrane - moved).astype(theta.dtype)
+
+    def _tolerance(self, timesteps: int) -> float:
+        """In thresholds: what rounding may make of the membrane after ``timesteps`` steps."""
+        return FLOAT_NOISE * self._eps * (self._largest + 1) * timesteps
+
     def result(self, timesteps: int) -> LayerEngines:
-        tolerance = FLOAT_NOISE * self._eps * (self._largest + 1) * timesteps
+        tolerance = self._tolerance(timesteps)
         far = sum(int(np.count_nonzero(d > tolerance)) for d in self._distances)
         return LayerEngines(
             self.layer,

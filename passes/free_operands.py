@@ -96,6 +96,8 @@ def expand_constants(work: Freeing, node: gs.Node) -> None:
 
 
 def shrink_operands(work: Freeing, node: gs.Node) -> None:
+    if _is_plumbing(work, node):
+        return
     for position, tensor in enumerate(node.inputs):
         if is_missing(tensor):
             continue
@@ -108,20 +110,29 @@ def shrink_operands(work: Freeing, node: gs.Node) -> None:
             work.changed += 1
 
 
+def _is_plumbing(work: Freeing, node: gs.Node) -> bool:
+    """Whether the node computes with shapes alone, so that its value is known in every trial."""
+    given = [x for x in node.inputs if not is_missing(x)]
+    return all(t.value(x) is not None for t in work.trials for x in given)
+
+
 def _unexpanded(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
     """The constant behind an Expand or ConstantOfShape that broadcasting does anyway."""
     source = producer(tensor)
     if source is None or not is_standard(source, "Expand", "ConstantOfShape"):
         return None
+    if source.op == "Expand" and not is_constant(source.inputs[0]):
+        return None
+    own = tuple(source.inputs[0].shape) if source.op == "Expand" else ()
     for trial in work.trials:
         shape = trial.shape(tensor)
         rest = [trial.shape(t) for t in others]
         if shape is None or any(s is None for s in rest) or not rest:
             return None
-        if np.broadcast_shapes(*rest) != np.broadcast_shapes(shape, *rest):  # type: ignore[arg-type]
+        if np.broadcast_shapes(own, *rest) != np.broadcast_shapes(shape, *rest):  # type: ignore[arg-type]
             return None
     if source.op == "Expand":
-        return source.inputs[0] if is_constant(source.inputs[0]) else None
+        return source.inputs[0]
     value = source.attrs.get("value")
     number = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
     return work.builder.constant(f"{tensor.name}_value", number.reshape(()))

@@ -163,7 +163,9 @@ def _follow_values(node: gs.Node, trial: Trial, types: dict[str, int], opset: in
     given = [t for t in node.inputs if not is_missing(t)]
     if any(v is None for v, t in zip(values, node.inputs, strict=True) if not is_missing(t)):
         return False
-    if not any(not is_constant(t) for t in given) or _too_many(node, values):
+    if all(is_constant(t) for t in given) and (not given or any(_is_float(t) for t in given)):
+        return False
+    if _too_many(node, values):
         return False
     try:
         results = evaluate_node(node, values, opset)
@@ -219,6 +221,11 @@ def _infer_standard(
         dims = tensor_type.shape.dim
         known = tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims)
         trial.shapes[name] = tuple(d.dim_value for d in dims) if known else None
+
+
+def _is_float(tensor: gs.Tensor) -> bool:
+    """Weights are; sizes that the walk has found to be constant are not."""
+    return np.asarray(tensor.values).dtype.kind == "f"
 
 
 def _elements(tensor: gs.Tensor) -> int:

@@ -295,3 +295,40 @@ def test_freed_target_with_several_batch_axes() -> None:
         freed_target([(4, 6), (25, 6)], [ints(2, 2, 6), ints(5, 5, 6)], 0, batches, None, False)
         is None
     )
+
+
+def test_integers_computed_from_shapes_keep_their_type() -> None:
+    """The end of a Slice that was computed: the shapes behind it are known all the same."""
+    body = """
+        r = Relu (x)
+        sizes = Shape (r)
+        width = Gather <axis = 0> (sizes, three)
+        half = Div (width, two)
+        part = Slice (r, zero, half, three)
+        shape = Shape (part)
+        n = Gather <axis = 0> (shape, zero)
+        target = Concat <axis = 0> (n, rest)
+        y = Reshape (part, target)
+    """
+    weights = {"zero": ints(0), "two": ints(2), "three": ints(3), "rest": ints(-1)}
+    proto = shapeless(body, weights, **OPEN)
+    del proto.graph.value_info[:]
+    result = rewritten(proto, free_batch)
+    assert result.outputs[0].shape == ["batch", 96]
+    assert ops(result) == ["Relu", "Slice", "Reshape"]
+
+
+def test_an_expand_that_broadcasting_does_with_the_constants_own_axes() -> None:
+    """torch.bucketize: thresholds [3,1,1,1,1], expanded to one copy of the image for each."""
+    body = """
+        sizes = Shape (x)
+        shape = Concat <axis = 0> (three, sizes)
+        edges = Expand (thresholds, shape)
+        above = Greater (x, edges)
+        ones = Cast <to = 1> (above)
+        y = ReduceSum <keepdims = 0> (ones, zero)
+    """
+    edges = np.array([0.25, 0.5, 0.75], np.float32).reshape(3, 1, 1, 1, 1)
+    weights = {"three": ints(3), "zero": ints(0), "thresholds": edges}
+    result = rewritten(shapeless(body, weights, **OPEN), free_batch)
+    assert ops(result) == ["Greater", "Cast", "ReduceSum"]

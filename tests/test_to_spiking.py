@@ -306,3 +306,18 @@ def _tensor(g, carried, name: str) -> np.ndarray:
     if name not in {o.name for o in model.graph.output}:
         model.graph.output.append(onnx.ValueInfoProto(name=name))
     return run(model, {"x": images()}, [name])[name]
+
+
+def test_sizes_read_from_a_spiking_tensor_count_its_time_steps() -> None:
+    body = (
+        CONV + stair("z", "a") + "size = Shape (a)\nr = Resize (a, , , size)\n"
+        "z2 = Conv <pads = [1,1,1,1]> (r, w2)\n" + stair("z2", "last") + HEAD
+    )
+    g, carried = graph(body, WEIGHTS)
+    _, folded = convert(g, carried)
+    assert spiking_ops(folded) == ["Encode", "IF", "IF", "Decode"]
+    plain, carried = graph(TWO_LAYERS, WEIGHTS)
+    _, expected = convert(plain, carried)
+    feeds = {"x": images(), "timesteps": np.asarray(3)}
+    found, want = (run(m, feeds, ["y"])["y"] for m in (folded, expected))
+    np.testing.assert_array_equal(found, want)
