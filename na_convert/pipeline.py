@@ -90,8 +90,8 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
         reports.append(calibrate.run(graph, carried, data, how))
     chosen, _ = to_spiking.choose_neurons(graph, readout)
     refused = _merge_refusals(graph, reports, chosen, readout)
-    if not chosen and not refused:
-        refused = to_spiking.nonlinear_nodes(graph)
+    if not refused:
+        refused = to_spiking.nonlinear_nodes(graph, chosen, readout)
     if not chosen and not refused:
         raise NotConvertible(
             f"{loaded.path}: no quantised or clipped activation found to turn into neurons",

@@ -162,12 +162,19 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
     return tuple(refused)
 
 
-def nonlinear_nodes(graph: gs.Graph) -> tuple[Refusal, ...]:
-    """Nodes between weights and weights that are not affine: what stands there if nothing fires."""
-    after, before = between_weights(graph)
+def nonlinear_nodes(
+    graph: gs.Graph, neurons: Collection[gs.Node] = (), readout_from: gs.Node | None = None
+) -> tuple[Refusal, ...]:
+    """Nodes that stand where ``neurons`` would and are not affine: activations nobody recognised.
+
+    Before the first neuron they would stay analog, and nobody would be told.
+    """
+    after, before = between_weights(graph, neurons)
+    readout = descendants(graph, [readout_from]) if readout_from is not None else set()
     refused = []
     for node in graph.nodes:
-        if id(node) in after and id(node) in before and not g.is_ours(node):
+        inner = id(node) in after and id(node) in before and id(node) not in readout
+        if inner and not g.is_ours(node):
             found = obstacle(node, [_is_spiking(t, after, set()) for t in node.inputs])
             if found:
                 refused.append(Refusal(g.label(node), node.op, found.reason, found.remedy))
