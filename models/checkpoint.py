@@ -17,6 +17,8 @@ from .recipe import Recipe, as_table
 from .train import Run, begin_stage, quantised, start
 
 FORMAT = 1
+# The settings that the float stage depends on.
+_FLOAT_STAGE = ("data", "network", "float", "training", "seed")
 
 
 def save(run: Run, path: Path) -> None:
@@ -46,14 +48,22 @@ def save(run: Run, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def resume(recipe: Recipe, data: Dataset, device: torch.device, path: Path) -> Run:
+def resume(
+    recipe: Recipe, data: Dataset, device: torch.device, path: Path, *, float_stage: bool = False
+) -> Run:
     """The run saved at ``path``, ready for its next step.
+
+    Args:
+        float_stage: the file holds the end of a float stage, and ``recipe`` may differ from its
+            recipe in everything that comes later (quantiser, quantised stage, report).
 
     Raises DataError where the file is no checkpoint, is of another recipe, or was written by
     another number of processes.
     """
     state = read(path)
-    if state["recipe"] != as_table(recipe):
+    if float_stage:
+        _check_float_stage(state, recipe, path)
+    elif state["recipe"] != as_table(recipe):
         raise DataError(
             f"{path}: the checkpoint is of another recipe",
             remedy="resume with the recipe that it was started with, or use another --out",
@@ -80,6 +90,21 @@ def resume(recipe: Recipe, data: Dataset, device: torch.device, path: Path) -> R
     run.metrics = state["metrics"]
     _set_generator_state(state["generators"][processes.rank()], device)
     return run
+
+
+def _check_float_stage(state: dict[str, Any], recipe: Recipe, path: Path) -> None:
+    wanted = as_table(recipe)
+    differing = [key for key in _FLOAT_STAGE if state["recipe"][key] != wanted[key]]
+    if differing:
+        raise DataError(
+            f"{path}: its float stage was trained with another {differing[0]!r}",
+            remedy="take a float stage of the same seed, data, network and training settings",
+        )
+    position = state["position"]
+    if position["stage"] or position["epoch"] != recipe.float.epochs:
+        raise DataError(
+            f"{path}: not the end of a float stage", remedy="give the float.pt of a finished one"
+        )
 
 
 def read(path: Path) -> dict[str, Any]:

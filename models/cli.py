@@ -25,6 +25,7 @@ from .report import write_metrics, write_results
 from .train import STAGES, Hooks, Interrupted, Run, accuracy, start, steps_per_epoch, train
 
 CHECKPOINT = "checkpoint.pt"
+FLOAT_STAGE = "float.pt"
 METRICS = "metrics.csv"
 INTERRUPTED = 130
 
@@ -39,21 +40,25 @@ def na_train(
     out: Annotated[Path, typer.Option(help="folder for the results")],
     data: Annotated[Path | None, typer.Option(help="the data set's file or folder")] = None,
     resume: Annotated[bool, typer.Option(help="continue from the checkpoint in --out")] = False,
+    float_from: Annotated[
+        Path | None, typer.Option(help="float.pt of another run, in place of a float stage")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="in place of the recipe's")] = None,
     noise: Annotated[float | None, typer.Option(help="in place of the recipe's")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
 ) -> None:
     """Train a low-bit network as RECIPE says, export it, and convert it to a spiking network.
 
-    Writes model.onnx, model.snn.onnx, checkpoint.pt, metrics.csv and report.json into --out. To use
-    several processes, start it with torchrun. Ctrl-C saves a checkpoint and leaves.
+    Writes model.onnx, model.snn.onnx, checkpoint.pt, float.pt (the end of the float stage),
+    metrics.csv and report.json into --out. To use several processes, start it with torchrun. Ctrl-C
+    saves a checkpoint and leaves.
     """
     console = Console(stderr=True)
     try:
         chosen = _with_overrides(load_recipe(recipe), seed, noise)
         where = _device(device)
         with processes.process_group(where):
-            _run(chosen, data, out, where, resume, console)
+            _run(chosen, data, out, where, resume, float_from, console)
     except Interrupted:
         console.print(f"stopped; the state is in {out / CHECKPOINT}: continue with --resume")
         raise typer.Exit(INTERRUPTED) from None
@@ -68,6 +73,7 @@ def _run(
     out: Path,
     device: torch.device,
     resume: bool,
+    float_from: Path | None,
     console: Console,
 ) -> None:
     saved = out / CHECKPOINT
@@ -80,11 +86,15 @@ def _run(
     with _stop_on_sigint() as stop, _display(recipe, data, console) as show:
         if saved.exists():
             run = checkpoint.resume(recipe, data, device, saved)
+        elif float_from is not None:
+            run = checkpoint.resume(recipe, data, device, float_from, float_stage=True)
         else:
             run = start(recipe, data, device)
 
         def save(state: Run) -> None:
             checkpoint.save(state, saved)
+            if state.stage == 0 and state.epoch == recipe.float.epochs:
+                checkpoint.save(state, out / FLOAT_STAGE)
             if processes.is_first():
                 write_metrics(state.metrics, out / METRICS)
 
