@@ -200,6 +200,30 @@ def test_kill_and_resume_give_the_same_weights(toml: Path, tmp_path: Path) -> No
     assert_same(final_weights(tmp_path / "whole"), final_weights(out))
 
 
+def test_a_float_stage_is_shared_bit_for_bit(toml: Path, tmp_path: Path) -> None:
+    first, whole, short = (tmp_path / name for name in ("first", "whole", "short"))
+    stage = first / "float.pt"
+    run_command(toml, "--out", first)
+    run_command(toml, "--noise", "0", "--out", whole)
+    run_command(toml, "--noise", "0", "--out", short, "--float-from", stage)
+    assert_same(final_weights(whole), final_weights(short))
+    noisy, quiet = final_weights(first), final_weights(whole)
+    assert any(not torch.equal(noisy[name], quiet[name]) for name in quiet)
+    losses = [
+        [row["loss"] for row in checkpoint.read(out / "checkpoint.pt")["metrics"]]
+        for out in (whole, short)
+    ]
+    assert losses[0] == losses[1]
+    for options, file, complaint in (
+        (["--seed", "1"], stage, "another 'seed'"),
+        ([], first / "checkpoint.pt", "not the end of a float stage"),
+    ):
+        given = ["--out", tmp_path / "next", "--float-from", file, *options]
+        refused = run_command(toml, *given, check=False)
+        assert refused.returncode == 2
+        assert complaint in " ".join(refused.stderr.split())
+
+
 def test_ctrl_c_saves_and_leaves(toml: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.toml"
     long.write_text(_TOML.replace("epochs = 2", "epochs = 1000", 1))
