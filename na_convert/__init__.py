@@ -21,12 +21,19 @@ if not (_HERE / "passes").is_dir():
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import check, convert, explain, inspect, simulate
+    from .api import check, convert, explain, inspect, record, simulate
+    from .simulator import Simulator
 
-__all__ = ["__version__", "check", "convert", "explain", "inspect", "simulate"]
+__all__ = [
+    "Simulator", "__version__", "check", "convert", "explain", "inspect", "record", "simulate",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Simulator":
+        from .simulator import Simulator
+
+        return Simulator
     if name in __all__:
         from . import api
 

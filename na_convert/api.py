@@ -1,4 +1,4 @@
-"""The Python API: `convert`, `inspect`, `check`, `simulate`. The command line is a layer on it."""
+"""The Python API: `convert`, `inspect`, `check`, `simulate`, `record`; the command line uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from . import model_io, pipeline
+from . import model_io, pipeline, recording
 from .compare import verify
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
@@ -20,7 +20,8 @@ from .forms.folded import FORM, TIMESTEPS, folded_parts, from_folded
 from .graph import all_nodes, op_counts
 from .model_io import Loaded
 from .passes.calibrate import Calibration
-from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result
+from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result, SimulationResult
+from .simulator import Simulator
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -236,17 +237,76 @@ def simulate(
     data: Data,
     timesteps: int | None = None,
     preprocessing: Preprocessing | None = None,
+    record: Sequence[str] = (),
+    batch: int | None = None,
+    threads: int = 0,
 ) -> Simulation:
-    """Run the SNN file ``snn`` on ``data`` for every T from 1 to ``timesteps`` (its default T)."""
-    from .simulation import simulate as run
+    """Run the SNN file ``snn`` on ``data`` for every T from 1 to ``timesteps`` (its default T).
 
+    Everything is returned in memory; `record` writes to a file instead.
+
+    Args:
+        record: neuron layers whose currents and spikes are kept, by name or pattern (``*``).
+        batch: samples that run together; by default as many as fit into 256 MB, at most 64.
+        threads: of onnxruntime; 0 leaves the choice to it.
+    """
     loaded = model_io.load(Path(snn))
-    network = from_folded(loaded.model)
+    simulator = Simulator(loaded.model, record=record, threads=threads)
     samples = _samples(loaded, data, preprocessing)
-    steps = network.timesteps if timesteps is None else timesteps
-    if steps < 1:
-        raise UsageError(f"T = {steps}: at least one time step is needed")
-    return run(loaded.model, samples.feeds, steps)
+    return simulator.run(samples.feeds, timesteps, batch=batch)
+
+
+def record(
+    snn: str | Path,
+    *,
+    data: Data,
+    timesteps: int | None = None,
+    output: str | Path | None = None,
+    layers: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    batch: int | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Run the SNN file ``snn`` on ``data``, batch by batch, and write what it did to ``output``.
+
+    Args:
+        timesteps: T; the file's default T by default.
+        output: an ``.npz`` (`recording` has its layout); without it only accuracy is measured.
+        layers: neuron layers whose spikes, counts and membranes are kept, by name or pattern.
+        batch: samples that run together, which bounds the memory; by default as many as fit into
+            256 MB, at most 64.
+        threads: of onnxruntime; 0 leaves the choice to it.
+
+    Raises UsageError, ModelError, DataError: something given cannot be used (exit code 2).
+    """
+    start = time.perf_counter()
+    loaded = model_io.load(Path(snn))
+    info = _model_info(loaded)
+    simulator = Simulator(loaded.model, record=layers, threads=threads)
+    samples = _samples(loaded, data, preprocessing)
+    steps = simulator.timesteps if timesteps is None else timesteps
+    tell = progress or _silent
+    by_timestep, recorded, arrays = recording.record(
+        simulator,
+        samples,
+        steps,
+        output=None if output is None else Path(output),
+        batch=batch,
+        progress=lambda share: tell("simulating", share),
+    )
+    return SimulationResult(
+        model=info,
+        data=samples.description,
+        samples=len(samples),
+        timesteps=steps,
+        by_timestep=by_timestep,
+        recorded=recorded,
+        path=None if output is None else str(output),
+        arrays=arrays,
+        notes=samples.notes,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _options(

@@ -136,6 +136,12 @@ def several_timesteps(text: str | None) -> tuple[int, ...]:
     return tuple(steps)
 
 
+def at_least(value: int | None, least: int, option: str) -> None:
+    """Raises UsageError where ``value`` is given and below ``least``."""
+    if value is not None and value < least:
+        raise UsageError(f"{option} {value}: at least {least} is needed")
+
+
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     """Comma-separated numbers or fractions such as ``1/255``."""
     if text is None:

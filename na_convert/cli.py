@@ -22,6 +22,7 @@ from typer.exceptions import TyperException
 from . import __version__
 from .arguments import (
     DefaultCommandGroup,
+    at_least,
     existing_file,
     fraction,
     numbers,
@@ -87,7 +88,7 @@ def group_options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Convert, inspect or check; a bare MODEL means convert."""
+    """Convert, inspect, check or simulate; a bare MODEL means convert."""
 
 
 @app.command("convert")
@@ -231,6 +232,63 @@ def check_command(
         )  # fmt: skip
 
     return _carry_out("check", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@app.command("simulate")
+def simulate_command(
+    snn: Annotated[Path, typer.Argument(metavar="SNN", help="an SNN file")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="NPZ", help="samples: inputs or x, labels")
+    ],
+    timesteps: Annotated[
+        str | None,
+        typer.Option("-T", "--timesteps", metavar="N", help="default: the file's own T"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="NPZ", help="write what the network did"),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="LAYER,...", help="layers for -o; patterns such as '*'"),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", metavar="N", help="samples that run together")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="of onnxruntime")] = 0,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Run an SNN file; show its accuracy at each T, write outputs, spikes and membranes."""
+    steps = one_timestep(timesteps)
+    pixels = _preprocessing(scale, mean, std)
+    for given in (snn, data):
+        existing_file(given)
+        writable_file(output, "-o", not_over=given)
+    at_least(batch, 1, "--batch")
+    at_least(threads, 0, "--threads")
+    if record is not None and output is None:
+        raise UsageError("--record needs a file to write to", remedy="give one with -o")
+    from . import api, report
+
+    try:
+        with _progress(show=not quiet) as progress:
+            result = api.record(
+                snn, data=data, timesteps=steps, output=output,
+                layers=tuple((record or "").split(",")) if record else (), preprocessing=pixels,
+                batch=batch, threads=threads, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Interrupted("stopped") from None
+    if as_json:
+        _print_json(report.simulation_json(result))
+    elif not quiet:
+        report.simulation(result, _console())
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

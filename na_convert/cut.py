@@ -18,11 +18,13 @@ Runner: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
 _COMPUTED = "/computed"
 
 
-def cut_model(model: onnx.ModelProto, cuts: Collection[str], outputs: Sequence[str]) -> Runner:
+def cut_model(
+    model: onnx.ModelProto, cuts: Collection[str], outputs: Sequence[str], threads: int = 0
+) -> Runner:
     """A function from values of the inputs and of the tensors ``cuts`` to the tensors ``outputs``.
 
     Only what lies between is run. Values that are not needed may be given too. The session is made
-    at the first call.
+    at the first call, with ``threads`` threads (0: as onnxruntime likes).
 
     Raises ModelError (at the first call) where a value is missing, or onnxruntime does not take
     the part.
@@ -35,7 +37,7 @@ def cut_model(model: onnx.ModelProto, cuts: Collection[str], outputs: Sequence[s
         if not computed:
             return {name: np.asarray(values[name]) for name in outputs}
         if not runner:
-            runner.append(_prepare(model, set(cuts), computed, values))
+            runner.append(_prepare(model, set(cuts), computed, values, threads))
         return {**{name: np.asarray(values[name]) for name in given}, **runner[0](values)}
 
     return run
@@ -51,7 +53,11 @@ def takes(model: onnx.ModelProto) -> bool:
 
 
 def _prepare(
-    model: onnx.ModelProto, cuts: set[str], outputs: list[str], values: Mapping[str, Array]
+    model: onnx.ModelProto,
+    cuts: set[str],
+    outputs: list[str],
+    values: Mapping[str, Array],
+    threads: int,
 ) -> Runner:
     graph = model.graph
     nodes = _between(graph, cuts, outputs)
@@ -71,7 +77,7 @@ def _prepare(
     part.graph.CopyFrom(
         onnx.helper.make_graph(nodes, "part", [*inputs.values(), *given], outside, stored)
     )
-    runner = session(part)
+    runner = session(part, threads=threads)
     wanted = [*inputs, *fed]
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:

@@ -15,7 +15,16 @@ from rich.text import Text
 
 from . import __version__
 from .errors import CheckFailed, NaConvertError, NotConvertible
-from .results import Equivalence, Figure, LayerResult, Neuron, PassReport, Refusal, Result
+from .results import (
+    Equivalence,
+    Figure,
+    LayerResult,
+    Neuron,
+    PassReport,
+    Refusal,
+    Result,
+    SimulationResult,
+)
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -192,6 +201,44 @@ def explanation(found: Explanation, console: Console) -> None:
 def explanation_json(found: Explanation) -> dict[str, Any]:
     """The same as one JSON object."""
     return {name: _finite(value) for name, value in asdict(found).items()}
+
+
+def simulation(result: SimulationResult, console: Console) -> None:
+    """Print the accuracy at each T, the recorded layers, and what was written."""
+    if any(entry.accuracy is not None for entry in result.by_timestep):
+        table = _table(f"{result.samples} samples of {result.data}")
+        table.expand = False
+        for name in ("T", "accuracy"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for entry in result.by_timestep:
+            table.add_row(str(entry.T), "-" if entry.accuracy is None else _percent(entry.accuracy))
+        console.print(table)
+        console.print()
+    if result.recorded:
+        table = _table("Recorded layers")
+        for name in ("layer", "shape"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("rate", justify="right", no_wrap=True)
+        for layer in result.recorded:
+            shape = "x".join(str(size) for size in layer.shape)
+            table.add_row(Text(layer.name), shape, f"{layer.spike_rate:.3f}")
+        console.print(table)
+        console.print()
+    for note in result.notes:
+        console.print(Text(f"note: {note}", style="dim"))
+    done = f"{result.model.path}: {result.samples} samples, T = {result.timesteps}"
+    written = f", {len(result.arrays)} arrays in {result.path}" if result.path else ""
+    console.print(Text(done + written, style="bold"))
+
+
+def simulation_json(result: SimulationResult) -> dict[str, Any]:
+    """The JSON object that ``simulate`` prints."""
+    names = ["data", "samples", "timesteps", "by_timestep", "recorded", "path", "arrays"]
+    return {
+        "tool": f"na-convert {__version__}",
+        "snn": _only(asdict(result.model), "path", "sha256"),
+        **_only(asdict(result), *names),
+    }
 
 
 def refusals(refused: Sequence[Refusal]) -> Table:

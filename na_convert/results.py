@@ -166,3 +166,50 @@ class Result:
     passed: bool
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SimulatedTimestep:
+    """Accuracy of the SNN alone after T steps, 0 to 1; None without labels."""
+
+    T: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class SimulatedLayer:
+    """A recorded layer: `shape` of one sample, spikes per neuron and time step."""
+
+    name: str
+    shape: tuple[int, ...]
+    spike_rate: float
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """An array in the file that `simulate` writes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """What `record` returns, and `na-convert simulate` prints.
+
+    Attributes:
+        recorded: the layers that were asked for.
+        path: of the file written, or None; `arrays` are its contents.
+    """
+
+    model: ModelInfo
+    data: str
+    samples: int
+    timesteps: int
+    by_timestep: tuple[SimulatedTimestep, ...]
+    recorded: tuple[SimulatedLayer, ...]
+    path: str | None
+    arrays: tuple[ArrayInfo, ...]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0

@@ -42,6 +42,19 @@ class Simulation:
     currents: dict[str, Array]
     spikes: dict[str, Array]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Simulation]) -> Simulation:
+        """Simulations of consecutive samples as one."""
+        first = parts[0]
+        return cls(
+            {
+                t: {name: np.concatenate([p.outputs[t][name] for p in parts]) for name in outputs}
+                for t, outputs in first.outputs.items()
+            },
+            {k: np.concatenate([p.currents[k] for p in parts], axis=1) for k in first.currents},
+            {k: np.concatenate([p.spikes[k] for p in parts], axis=1) for k in first.spikes},
+        )
+
 
 Engine: TypeAlias = Callable[[Feeds], Simulation]
 
@@ -77,7 +90,7 @@ def simulate(
         engine({name: values[start : start + size] for name, values in feeds.items()})
         for start in range(0, count, size)
     ]
-    return _joined(parts)
+    return Simulation.joined(parts)
 
 
 # --- numpy: the equations -------------------------------------------------------------------------
@@ -89,39 +102,94 @@ def numpy_engine(
     """``network`` for a fixed number of steps: constant part once, spiking part at each step,
     readout on the mean so far."""
     _check_timesteps(timesteps)
-    graph = network.graph
-    recorded = _recorded(
-        {n.name: (n.inputs[0].name, n.outputs[0].name) for n in snn.neuron_nodes(graph)}, record
-    )
-    names = [o.name for o in graph.outputs]
-    encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
-    decoded = [n for n in graph.nodes if is_ours(n, "Decode")]
-    spiking = [n.inputs[0].name for n in decoded]
-    each_step = [*spiking, *_both(recorded)]
 
     def run(feeds: Feeds) -> Simulation:
-        constant = {**feeds, **evaluate(graph, feeds, encoded, dtype=dtype)}
-        total = dict.fromkeys(spiking, np.zeros((), dtype))
-        advance, outputs, steps = layers_with_state(), {}, []
+        state = NumpyState(network, record, dtype)
+        outputs, currents, spikes = {}, [], []
         for t in range(1, timesteps + 1):
-            now = evaluate(graph, constant, each_step, dtype=dtype, stateful=advance)
-            total = {name: total[name] + now[name] for name in spiking}
-            mean = {n.outputs[0].name: total[n.inputs[0].name] / t for n in decoded}
-            outputs[t] = evaluate(graph, {**feeds, **mean}, names, dtype=dtype)
-            steps.append({name: now[name] for name in _both(recorded)})
-        currents = {k: np.stack([s[pair[0]] for s in steps]) for k, pair in recorded.items()}
-        spikes = {k: np.stack([s[pair[1]] for s in steps]) for k, pair in recorded.items()}
-        return Simulation(outputs, currents, spikes)
+            outputs[t] = state.step(feeds if t == 1 else None)
+            currents.append(state.currents)
+            spikes.append(state.spikes)
+        names = list(currents[0])
+        return Simulation(
+            outputs,
+            {name: np.stack([step[name] for step in currents]) for name in names},
+            {name: np.stack([step[name] for step in spikes]) for name in names},
+        )
 
     return run
 
 
-def layers_with_state() -> Stateful:
+class NumpyState:
+    """A network between two time steps, in numpy.
+
+    Attributes:
+        t: steps made.
+        currents, spikes: of the recorded neuron layers, at the last step, ``[N, ...]``.
+    """
+
+    def __init__(
+        self, network: Snn, record: Sequence[str] = (), dtype: DTypeLike = np.float32
+    ) -> None:
+        graph = self._graph = network.graph
+        neuron_nodes = snn.neuron_nodes(graph)
+        self._recorded = _recorded(
+            {n.name: (n.inputs[0].name, n.outputs[0].name) for n in neuron_nodes}, record
+        )
+        self._encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
+        self._decoded = {
+            n.outputs[0].name: n.inputs[0].name for n in graph.nodes if is_ours(n, "Decode")
+        }
+        self._outputs = [o.name for o in graph.outputs]
+        self._dtype = dtype
+        self._states: States = {}
+        self._advance = layers_with_state(self._states)
+        self._feeds: Feeds = {}
+        self._constant: dict[str, Array] = {}
+        self._total: dict[str, Array] = {}
+        self.t = 0
+        self.currents: dict[str, Array] = {}
+        self.spikes: dict[str, Array] = {}
+
+    def step(self, feeds: Feeds | None = None) -> dict[str, Array]:
+        """One time step on ``feeds`` (None: those of the step before); the outputs so far.
+
+        The part before the neurons is computed when feeds are given, the readout at each step, on
+        the mean over the steps so far.
+        """
+        if feeds is not None:
+            self._feeds = feeds
+            early = evaluate(self._graph, feeds, self._encoded, dtype=self._dtype)
+            self._constant = {**feeds, **early}
+        wanted = [*self._decoded.values(), *_both(self._recorded)]
+        now = evaluate(
+            self._graph, self._constant, wanted, dtype=self._dtype, stateful=self._advance
+        )
+        self.t += 1
+        self._total = {
+            name: self._total.get(name, 0) + now[name] for name in self._decoded.values()
+        }
+        self.currents = {name: now[pair[0]] for name, pair in self._recorded.items()}
+        self.spikes = {name: now[pair[1]] for name, pair in self._recorded.items()}
+        mean = {name: self._total[before] / self.t for name, before in self._decoded.items()}
+        return evaluate(self._graph, {**self._feeds, **mean}, self._outputs, dtype=self._dtype)
+
+    def membranes(self) -> dict[str, Array]:
+        """Membranes after the last step by the name of the neurons' output tensor."""
+        found = self._states.items()
+        return {name: state.membrane for name, state in found if isinstance(state, IFState)}
+
+
+States: TypeAlias = dict[str, IFState | MaxPoolCountsState]
+
+
+def layers_with_state(states: States | None = None) -> Stateful:
     """A function that advances neurons and max-pools by one time step at each call.
 
-    The first call for a node starts it; see `neurons` for the equations.
+    The first call for a node starts it; see `neurons` for the equations. ``states`` holds them, by
+    output tensor.
     """
-    states: dict[str, IFState | MaxPoolCountsState] = {}
+    states = {} if states is None else states
 
     def advance(node: gs.Node, x: Array) -> Array:
         key = node.outputs[0].name
@@ -136,9 +204,7 @@ def layers_with_state() -> Stateful:
     return advance
 
 
-def _advance_pool(
-    node: gs.Node, x: Array, states: dict[str, IFState | MaxPoolCountsState], key: str
-) -> Array:
+def _advance_pool(node: gs.Node, x: Array, states: States, key: str) -> Array:
     unit = x.dtype.type(node.attrs["unit"])  # pools counts, so that the differences are exact
     state = states.get(key)
     if not isinstance(state, MaxPoolCountsState):
@@ -159,6 +225,14 @@ def onnxruntime_engine(
 ) -> Engine:
     """The model of a folded file for a fixed number of steps, cut at its Decode nodes."""
     _check_timesteps(timesteps)
+    run = folded_runner(model, record)
+    return lambda feeds: run(feeds, timesteps)
+
+
+def folded_runner(
+    model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0
+) -> Callable[[Feeds, int], Simulation]:
+    """The model of a folded file, for any number of steps; its sessions are made once."""
     ours = [n for n in model.graph.node if n.domain == neurons.DOMAIN]
     recorded = _recorded(
         {n.name: (n.input[0], n.output[0]) for n in ours if n.op_type in neurons.NEURON_OPS},
@@ -166,10 +240,11 @@ def onnxruntime_engine(
     )
     decoded = {n.output[0]: n.input[0] for n in ours if n.op_type == "Decode"}
     names = [o.name for o in model.graph.output]
-    spiking = cut_model(model, (), [*decoded.values(), *_both(recorded)])
-    readout = cut_model(model, list(decoded), [n for n in names if n not in decoded])
+    wanted = [*decoded.values(), *_both(recorded)]
+    spiking = cut_model(model, (), wanted, threads)
+    readout = cut_model(model, list(decoded), [n for n in names if n not in decoded], threads)
 
-    def run(feeds: Feeds) -> Simulation:
+    def run(feeds: Feeds, timesteps: int) -> Simulation:
         values = spiking({**feeds, TIMESTEPS: np.asarray(timesteps, np.int64)})
         in_time = {k: v.reshape(timesteps, -1, *v.shape[1:]) for k, v in values.items()}
         sums = {mean: np.cumsum(in_time[name], axis=0) for mean, name in decoded.items()}
@@ -186,6 +261,20 @@ def onnxruntime_engine(
 
 
 # --- shared ---------------------------------------------------------------------------------------
+
+
+def membranes(current: Array, spikes: Array, neuron: snn.IFParameters) -> Array:
+    """Membranes ``[T, N, ...]`` after each step, from a layer's currents and spikes [T, N, ...].
+
+    In the currents' float type, operation by operation as in `neurons`: what the file itself holds.
+    """
+    theta = np.asarray(neuron.threshold, current.dtype)
+    membrane = np.broadcast_to(theta * current.dtype.type(neuron.initial), current.shape[1:])
+    result = np.empty_like(current)
+    for t in range(len(current)):
+        fired = (spikes[t] != 0).astype(current.dtype)
+        membrane = result[t] = (membrane + current[t]) - fired * theta
+    return result
 
 
 def fixed_batch(source: Snn | onnx.ModelProto) -> int | None:
@@ -215,16 +304,3 @@ def _recorded(known: Recorded, record: Sequence[str]) -> Recorded:
 
 def _both(recorded: Recorded) -> list[str]:
     return [tensor for pair in recorded.values() for tensor in pair]
-
-
-def _joined(parts: Sequence[Simulation]) -> Simulation:
-    """Simulations of consecutive samples as one."""
-    first = parts[0]
-    return Simulation(
-        {
-            t: {name: np.concatenate([p.outputs[t][name] for p in parts]) for name in outputs}
-            for t, outputs in first.outputs.items()
-        },
-        {k: np.concatenate([p.currents[k] for p in parts], axis=1) for k in first.currents},
-        {k: np.concatenate([p.spikes[k] for p in parts], axis=1) for k in first.spikes},
-    )

@@ -339,7 +339,7 @@ def test_help_shows_options_and_commands() -> None:
         assert shown in done.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "simulate"])
 def test_help_of_commands(command: str) -> None:
     assert f"Usage: na-convert {command}" in process(command, "--help").stdout
 

@@ -1,0 +1,165 @@
+"""A simulation of any length to one ``.npz``, with bounded memory; accuracy on the way.
+
+Arrays of the file, N samples and T time steps:
+
+====================  ==============================================================================
+``outputs/NAME``      [T, N, ...]: the network's output after 1, 2, ... T steps
+``labels``            int64 [N], where the data has them
+``spikes/LAYER``      uint8 [T, N, ...]: 1 where a neuron of a recorded layer fired
+``counts/LAYER``      uint32 [N, ...]: its spikes after T steps
+``membranes/LAYER``   [T, N, ...]: its membrane after each step
+``threshold/LAYER``   what its membrane has to reach; one number, or one per channel [C, 1, ...]
+``amplitude/LAYER``   what one spike is worth, likewise
+====================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike, NDArray
+
+from .data import Samples
+from .errors import DataError
+from .model_io import atomic_file
+from .results import ArrayInfo, SimulatedLayer, SimulatedTimestep
+from .simulation import Simulation, fixed_batch, membranes
+from .simulator import Simulator
+from .statistics import predictions
+
+Array: TypeAlias = NDArray[Any]
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file inside: same input, same bytes
+
+
+def record(
+    simulator: Simulator,
+    samples: Samples,
+    timesteps: int,
+    *,
+    output: Path | None = None,
+    batch: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[tuple[SimulatedTimestep, ...], tuple[SimulatedLayer, ...], tuple[ArrayInfo, ...]]:
+    """Run ``samples`` batch by batch; accuracy at each T, spike rates, and what was written.
+
+    ``output`` appears whole or not at all. One batch is in memory at a time.
+
+    Raises DataError where the samples do not fill the batches that the model fixes.
+    """
+    size, count = simulator.batch_size(timesteps, batch), len(samples)
+    if fixed_batch(simulator.model) and count % size:
+        raise DataError(f"{count} samples do not fill batches of {size}, which the model fixes")
+    correct = np.zeros(timesteps, np.int64)
+    fits = samples.labels is not None
+    spikes = dict.fromkeys(simulator.recorded, 0)
+    with _writer(output, count) as arrays:
+        if arrays is not None and samples.labels is not None:
+            arrays.put("labels", samples.labels, 0, axis=0)
+        for start in range(0, count, size):
+            rows = {name: np.asarray(v[start : start + size]) for name, v in samples.feeds.items()}
+            run = simulator.run(rows, timesteps, batch=size)
+            if fits and samples.labels is not None:
+                hits = _correct(run, simulator.outputs[0], samples.labels[start : start + size])
+                fits = hits is not None
+                correct += 0 if hits is None else hits
+            for name in simulator.recorded:
+                spikes[name] += int(np.count_nonzero(run.spikes[name]))
+            if arrays is not None:
+                _put(arrays, simulator, run, start)
+            progress(min(1.0, (start + size) / count))
+        written = arrays.infos if arrays is not None else ()
+    accuracy = [float(hits / count) if fits else None for hits in correct]
+    return (
+        tuple(SimulatedTimestep(t + 1, share) for t, share in enumerate(accuracy)),
+        tuple(_layer(simulator, name, spikes[name], count * timesteps) for name in spikes),
+        written,
+    )
+
+
+def _correct(run: Simulation, output: str, labels: Array) -> Array | None:
+    """Hits at each T; None where the first output holds no class per sample."""
+    found = [predictions(outputs[output]) for _, outputs in sorted(run.outputs.items())]
+    if any(classes.shape != labels.shape for classes in found):
+        return None
+    return np.asarray([np.count_nonzero(classes == labels) for classes in found])
+
+
+def _layer(simulator: Simulator, name: str, spikes: int, sample_steps: int) -> SimulatedLayer:
+    (neuron,) = (n for n in simulator.network.neurons if n.name == name)
+    neurons = int(np.prod(neuron.shape))
+    return SimulatedLayer(name, neuron.shape, spikes / (neurons * sample_steps))
+
+
+def _put(arrays: _Arrays, simulator: Simulator, run: Simulation, start: int) -> None:
+    for name in simulator.outputs:
+        steps = [outputs[name] for _, outputs in sorted(run.outputs.items())]
+        arrays.put(f"outputs/{name}", np.stack(steps), start)
+    for name in simulator.recorded:
+        fired, neuron = run.spikes[name] != 0, simulator.parameters(name)
+        arrays.put(f"spikes/{name}", fired.astype(np.uint8), start)
+        arrays.put(f"counts/{name}", fired.sum(axis=0, dtype=np.uint32), start, axis=0)
+        held = membranes(run.currents[name], run.spikes[name], neuron)
+        arrays.put(f"membranes/{name}", held, start)
+        if not start:
+            arrays.whole(f"threshold/{name}", neuron.threshold)
+            arrays.whole(f"amplitude/{name}", neuron.amplitude)
+
+
+class _Arrays:
+    """Arrays that grow along one axis, in files of ``folder`` until they are packed."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder, self._count = folder, count
+        self._open: dict[str, Any] = {}
+
+    def put(self, name: str, values: Array, start: int, axis: int = 1) -> None:
+        """Samples from ``start`` on, which lie along ``axis``."""
+        if name not in self._open:
+            shape = (*values.shape[:axis], self._count, *values.shape[axis + 1 :])
+            self._open[name] = self._create(name, shape, values.dtype)
+        rows = slice(start, start + values.shape[axis])
+        self._open[name][(*[slice(None)] * axis, rows)] = values
+
+    def whole(self, name: str, values: Array) -> None:
+        self._open[name] = self._create(name, values.shape, values.dtype)
+        self._open[name][...] = values
+
+    @property
+    def infos(self) -> tuple[ArrayInfo, ...]:
+        return tuple(ArrayInfo(n, str(a.dtype), a.shape) for n, a in sorted(self._open.items()))
+
+    def pack(self, target: Path) -> None:
+        """Everything into one compressed ``.npz``."""
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in sorted(self._open.items()):
+                array.flush()
+                info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                with (
+                    Path(array.filename).open("rb") as file,
+                    archive.open(info, "w", force_zip64=True) as packed,
+                ):
+                    shutil.copyfileobj(file, packed, 1 << 20)
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        return open_memmap(self._folder / f"{len(self._open)}.npy", "w+", dtype, shape)
+
+
+@contextmanager
+def _writer(output: Path | None, count: int) -> Iterator[_Arrays | None]:
+    """Arrays that become the file ``output`` when the block ends without error; None without."""
+    if output is None:
+        yield None
+        return
+    with atomic_file(output) as part:
+        arrays = _Arrays(part.parent, count)
+        yield arrays
+        arrays.pack(part)
