@@ -12,16 +12,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from . import model_io, pipeline, recording
+from . import forms, model_io, pipeline, recording
 from .compare import verify
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
-from .forms.folded import FORM, TIMESTEPS, folded_parts, from_folded
+from .forms import folded
 from .graph import all_nodes, op_counts
 from .model_io import Loaded
 from .passes.calibrate import Calibration
 from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result, SimulationResult
 from .simulator import Simulator
+from .snn import TIMESTEPS
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -45,6 +46,7 @@ def convert(
     percentile: float = 100.0,
     per_channel: bool = False,
     readout_from: str | None = None,
+    form: str = folded.FORM,
     progress: Progress | None = None,
 ) -> Result:
     """Convert the ANN in ``model`` to an SNN, verify it, and write it.
@@ -60,6 +62,7 @@ def convert(
         percentile: of a ReLU's outputs, which becomes its threshold; 100 is the maximum.
         per_channel: measure a threshold per channel instead of per layer.
         readout_from: name of a node; everything behind it stays analog, on the time-mean.
+        form: of the file: "folded" (any T in one run) or "step" (one time step per call).
         progress: called with a step's name and the share done, 0 to 1.
 
     Raises:
@@ -69,6 +72,7 @@ def convert(
     """
     start = time.perf_counter()
     tell = progress or _silent
+    written = forms.named(form)
     source = Path(model)
     target = Path(output) if output is not None else _default_output(source)
     if target.resolve() == source.resolve():
@@ -80,7 +84,7 @@ def convert(
     info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
     tell("converting", 0.1)
     options = _options(
-        loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from
+        loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from, form
     )
     converted = pipeline.convert(loaded, samples.feeds, options, check=check)
     if converted.snn is None:
@@ -90,7 +94,7 @@ def convert(
             remedy="see the table: each is named with the reason and what to do",
             refused=converted.refused,
         )
-    parts = folded_parts(converted.snn)
+    parts = written.parts(converted.snn)
     onnx.checker.check_model(parts.typed(), full_check=True)
     equivalence: Equivalence | None = None
     if check:
@@ -111,7 +115,8 @@ def convert(
     return Result(
         model=info,
         timesteps=converted.snn.timesteps,
-        form=FORM,
+        form=form,
+        form_note=written.why,
         neurons=converted.snn.neurons,
         refused=(),
         passes=converted.reports,
@@ -146,7 +151,7 @@ def inspect(
     return Result(
         model=info,
         timesteps=snn.timesteps if snn else 0,
-        form=FORM,
+        form=folded.FORM,
         neurons=snn.neurons if snn else (),
         refused=converted.refused,
         passes=converted.reports,
@@ -189,7 +194,8 @@ def check(
     tell = progress or _silent
     _check_limits(min_agreement, max_drop, timesteps)
     loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
-    network = from_folded(snn_file.model)
+    form = forms.form_of(snn_file.model)
+    network = form.read(snn_file.model)
     info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
     tell("converting", 0.1)
     reference = pipeline.reference(loaded, samples.feeds)
@@ -216,7 +222,8 @@ def check(
     result = Result(
         model=info,
         timesteps=network.timesteps,
-        form=FORM,
+        form=form.name,
+        form_note=form.why,
         neurons=network.neurons,
         refused=(),
         passes=reference.reports,
@@ -317,18 +324,20 @@ def _options(
     percentile: float,
     per_channel: bool,
     readout_from: str | None,
+    form: str,
 ) -> pipeline.Options:
     if not 0 < percentile <= 100:
         raise UsageError(f"--percentile {percentile:g}: a number above 0 and up to 100 is needed")
     if calibrate is None:
         if percentile != 100 or per_channel:
             raise UsageError("--percentile and --per-channel need --calibrate DATA.npz")
-        return pipeline.Options(timesteps=timesteps, readout_from=readout_from)
+        return pipeline.Options(timesteps=timesteps, readout_from=readout_from, form=form)
     return pipeline.Options(
         timesteps=timesteps,
         calibration=Calibration(percentile, per_channel),
         calibration_feeds=_samples(loaded, calibrate, preprocessing).feeds,
         readout_from=readout_from,
+        form=form,
     )
 
 

@@ -112,6 +112,20 @@ def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
         raise UsageError(f"{option} {path}: would overwrite the input", remedy="choose another")
 
 
+# --- words ----------------------------------------------------------------------------------------
+
+FORMS = ("folded", "step")  # the keys of `forms.FORMS`, known without loading onnx
+
+
+def one_of(value: str, option: str, choices: Sequence[str]) -> str:
+    """Raises UsageError where ``value`` is not among ``choices``."""
+    if value in choices:
+        return value
+    similar = get_close_matches(value, choices, n=1)
+    remedy = f"did you mean {similar[0]}?" if similar else f"choose from {', '.join(choices)}"
+    raise UsageError(f"{option} {value}: no such choice", remedy=remedy)
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 

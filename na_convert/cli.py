@@ -21,11 +21,13 @@ from typer.exceptions import TyperException
 
 from . import __version__
 from .arguments import (
+    FORMS,
     DefaultCommandGroup,
     at_least,
     existing_file,
     fraction,
     numbers,
+    one_of,
     one_timestep,
     several_timesteps,
     writable_file,
@@ -120,6 +122,9 @@ def convert_command(
         bool, typer.Option("--per-channel", help="calibrate one threshold per channel")
     ] = False,
     readout_from: ReadoutFrom = None,
+    form: Annotated[
+        str, typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}")
+    ] = FORMS[0],
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -128,6 +133,7 @@ def convert_command(
 ) -> int:
     """Convert the low-bit ANN in MODEL to a spiking network, and prove that they agree."""
     steps = one_timestep(timesteps)
+    one_of(form, "--form", FORMS)
     pixels = _preprocessing(scale, mean, std)
     for given in (model, data, calibrate):
         existing_file(given)
@@ -140,7 +146,7 @@ def convert_command(
         return api.convert(
             model, output=output, timesteps=steps, data=data, preprocessing=pixels,
             check=not no_check, calibrate=calibrate, percentile=percentile,
-            per_channel=per_channel, readout_from=readout_from, progress=progress,
+            per_channel=per_channel, readout_from=readout_from, form=form, progress=progress,
         )  # fmt: skip
 
     return _carry_out("convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose)

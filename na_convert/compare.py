@@ -30,7 +30,8 @@ from .replay import LayerReplay, replay
 from .results import Equivalence, LayerResult, TimestepResult
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, replay_figures, stop_at_failure
-from .simulation import Engine, Simulation, numpy_engine, onnxruntime_engine
+from .running import file_engine
+from .simulation import Engine, Simulation, numpy_engine
 from .snn import Snn
 from .statistics import LayerCounts, count_layer, timestep_result
 from .teacher_forcing import Difference, runner, teacher_forced_error
@@ -49,7 +50,7 @@ def verify(
     ann: gs.Graph,
     staircase_ann: gs.Graph,
     network: Snn,
-    folded: onnx.ModelProto,
+    file: onnx.ModelProto,
     samples: Samples,
     *,
     timesteps: Sequence[int] = (),
@@ -61,7 +62,7 @@ def verify(
     Args:
         ann: the network as exported, BatchNorm and activations as they were.
         staircase_ann: the same after the passes, each activation one node.
-        network: the SNN; ``folded`` is the file made of it.
+        network: the SNN; ``file`` is the model made of it, in any form.
         timesteps: the T at which accuracy and agreement are measured, beside the SNN's own.
         exact_samples: how many samples go through replay and engine comparison (in float64).
         progress: called with the share done, 0 to 1.
@@ -76,7 +77,7 @@ def verify(
     stop_at_failure(figures)
     figures.append(round_trip(ann, staircase_ann, network.carried, layers, batches))
     stop_at_failure(figures)
-    stages = _Stages(ann, staircase_ann, network, folded, layers)
+    stages = _Stages(ann, staircase_ann, network, file, layers)
     steps = sorted({*timesteps, network.timesteps})
     ran = _run(stages, samples, steps, exact_samples, lambda s: progress(0.5 + 0.5 * s))
     figures += engine_figures(ran.engines, ran.output_error)
@@ -105,7 +106,7 @@ class _Stages:
     ann: gs.Graph
     staircase_ann: gs.Graph
     network: Snn
-    folded: onnx.ModelProto
+    file: onnx.ModelProto
     layers: tuple[Layer, ...]
 
 
@@ -130,7 +131,7 @@ def _run(
     layers, network = stages.layers, stages.network
     output = stages.ann.outputs[0].name
     reference = _reference(stages, output)
-    in_onnxruntime = _runs_in_onnxruntime(stages.folded)
+    in_onnxruntime = _runs_in_onnxruntime(stages.file)
     engine = _engine(stages, max(steps), in_onnxruntime)
     counts: list[list[LayerCounts]] = []
     engines: list[tuple[LayerEngines, ...]] = []
@@ -162,16 +163,16 @@ def _run(
     )
 
 
-def _runs_in_onnxruntime(folded: onnx.ModelProto) -> bool:
+def _runs_in_onnxruntime(file: onnx.ModelProto) -> bool:
     """Always, but in double, where onnxruntime lacks many operators."""
-    kinds = {value.type.tensor_type.elem_type for value in folded.graph.input}
-    return onnx.TensorProto.DOUBLE not in kinds or takes(folded)
+    kinds = {value.type.tensor_type.elem_type for value in file.graph.input}
+    return onnx.TensorProto.DOUBLE not in kinds or takes(file)
 
 
 def _engine(stages: _Stages, timesteps: int, in_onnxruntime: bool) -> Engine:
     names = [layer.name for layer in stages.layers]
     if in_onnxruntime:
-        return onnxruntime_engine(stages.folded, timesteps, names)
+        return file_engine(stages.file, timesteps, names)
     return numpy_engine(stages.network, timesteps, names, np.float64)
 
 

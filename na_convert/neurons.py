@@ -10,6 +10,8 @@ form a spiking tensor is ``[T * N, ...]``, time-major; ``timesteps`` is an int64
 ``IF``               ``(current, timesteps)``: integrate and fire, soft reset; one threshold
 ``IFPerChannel``     ``(current, timesteps, threshold, amplitude)``: the same, parameters as inputs
 ``MaxPoolCounts``    ``(x, timesteps)``: max-pool of cumulative sums, as differences in time
+``IFStep`` ...       one time step of the operators above, state in and out (the step form):
+                     ``(current, membrane)``, ``(x, sum, steps)``, ``(x, total, pooled)``
 ``Staircase``        ``(x, d, s, lo, phi)``: the quantised activation, before conversion
 ``Ramp``             ``(x, low, high, output_low, gain)``: clip or ReLU, before conversion
 ===================  =============================================================================
@@ -215,6 +217,67 @@ MaxPoolCounts <kernel_shape, strides, pads, dilations, ceil_mode, unit>
 }}
 """
 
+# One time step, the state as inputs and outputs: what `forms.step` writes.
+
+_ENCODE_STEP = """
+EncodeStep (x) => (y) {
+    y = Identity (x)
+}
+"""
+
+_DECODE_STEP = """
+DecodeStep (x, sum, steps) => (y, sum_next) {
+    sum_next = Add (sum, x)
+    one = Constant <value_int: int = 1> ()
+    now = Add (steps, one)
+    t = CastLike (now, x)
+    y = Div (sum_next, t)
+}
+"""
+
+_FIRE_ONCE = """
+    v = Add (membrane, current)
+    reached = GreaterOrEqual (v, theta)
+    fired = CastLike (reached, v)
+    reset = Mul (fired, theta)
+    membrane_next = Sub (v, reset)
+    spikes = Mul (fired, amplitude_as)
+"""
+
+_IF_STEP = f"""
+IFStep <threshold, amplitude, initial> (current, membrane) => (spikes, membrane_next) {{
+    theta_v = Constant <value_float: float = @threshold> ()
+    theta = CastLike (theta_v, current)
+    amplitude_v = Constant <value_float: float = @amplitude> ()
+    amplitude_as = CastLike (amplitude_v, current)
+    {_FIRE_ONCE}
+}}
+"""
+
+_IF_PER_CHANNEL_STEP = f"""
+IFPerChannelStep <initial>
+(current, membrane, threshold, amplitude) => (spikes, membrane_next) {{
+    theta = Identity (threshold)
+    amplitude_as = Identity (amplitude)
+    {_FIRE_ONCE}
+}}
+"""
+
+_MAX_POOL_COUNTS_STEP = """
+MaxPoolCountsStep <kernel_shape, strides, pads, dilations, ceil_mode, unit>
+(x, total, pooled) => (y, total_next, pooled_next) {
+    unit_v = Constant <value_float: float = @unit> ()
+    unit_as = CastLike (unit_v, x)
+    counts = Div (x, unit_as)
+    total_next = Add (total, counts)
+    pooled_next = MaxPool <kernel_shape: ints = @kernel_shape, strides: ints = @strides,
+                           pads: ints = @pads, dilations: ints = @dilations,
+                           ceil_mode: int = @ceil_mode> (total_next)
+    grown = Sub (pooled_next, pooled)
+    y = Mul (grown, unit_as)
+}
+"""
+
 _STAIRCASE = """
 Staircase <levels, tie_rule> (x, d, s, lo, phi) => (y) {
     zero_v = Constant <value_float: float = 0.0> ()
@@ -247,6 +310,11 @@ _BODIES = {
     "IF": _IF,
     "IFPerChannel": _IF_PER_CHANNEL,
     "MaxPoolCounts": _MAX_POOL_COUNTS,
+    "EncodeStep": _ENCODE_STEP,
+    "DecodeStep": _DECODE_STEP,
+    "IFStep": _IF_STEP,
+    "IFPerChannelStep": _IF_PER_CHANNEL_STEP,
+    "MaxPoolCountsStep": _MAX_POOL_COUNTS_STEP,
     "Staircase": _STAIRCASE,
     "Ramp": _RAMP,
 }
@@ -262,6 +330,14 @@ _DOCS = {
     "Staircase": "s * (lo + clip(floor(x / d + phi - lo), 0, levels))",
     "Ramp": "output_low + gain * (clip(x, low, high) - low)",
 }
+_DOCS.update(
+    EncodeStep="One time step of direct coding: the same values.",
+    DecodeStep="Mean over the time steps up to this one: (sum + x) / (steps + 1).",
+    IFStep="One time step of integrate-and-fire neurons, soft reset: v = membrane + current; the "
+    "neuron fires where v >= threshold, which is then taken off; a spike is worth amplitude.",
+    MaxPoolCountsStep="One time step: max-pool of the sums up to now, less that of those before.",
+)
+_DOCS["IFPerChannelStep"] = _DOCS["IFStep"] + " Threshold and amplitude per channel, [C, 1, 1]."
 _DOCS["IFPerChannel"] = _DOCS["IF"] + " Threshold and amplitude per channel, [C, 1, 1]."
 
 

@@ -267,6 +267,7 @@ def _before_after(result: Result) -> Table:
         ("levels", _levels(result.neurons), ""),
         ("thresholds", "", _range(_flat(n.threshold for n in result.neurons))),
         ("time steps", "", str(result.timesteps) if result.neurons else ""),
+        ("form", "", _form(result)),
         ("converted in", "", f"{result.seconds:.1f} s" if result.seconds else ""),
     ]
     for name, before, after in rows:
@@ -445,6 +446,10 @@ def _population(neurons: Sequence[Neuron]) -> str:
 def _levels(neurons: Sequence[Neuron]) -> str:
     found = sorted({neuron.levels for neuron in neurons if neuron.levels is not None})
     return f"p = {', '.join(str(levels) for levels in found)}" if found else ""
+
+
+def _form(result: Result) -> str:
+    return f"{result.form}: {result.form_note}" if result.form_note else ""
 
 
 def _flat(values: Iterable[float | list[float]]) -> list[float]:

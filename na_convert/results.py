@@ -166,6 +166,7 @@ class Result:
     passed: bool
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    form_note: str = ""
 
 
 @dataclass(frozen=True)

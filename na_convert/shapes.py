@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from .graph import Carried, Parts, export_parts
 from .neurons import ACTIVATION_OPS, DOMAIN
 from .runtime import Feeds, run
+from .snn import Snn, float_type, neuron_nodes
 
 
 def of_one_sample(
@@ -36,6 +37,23 @@ def of_one_sample(
     model.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
     values = run(model, {k: v[:1] for k, v in feeds.items()}, list(dict.fromkeys(tensors)))
     return {name: tuple(value.shape[1:]) for name, value in values.items()}
+
+
+def of_one_step(snn: Snn) -> dict[str, tuple[int | None, ...] | None]:
+    """Shapes of the tensors of ``snn.graph`` without the batch; None for an unknown size or rank.
+
+    Inferred, with the neuron layers' shapes given.
+    """
+    typed = export_parts(snn.graph, snn.carried).typed()
+    sizes = {neuron.name: neuron.shape for neuron in snn.neurons}
+    for node in neuron_nodes(snn.graph):
+        kind = onnx.helper.np_dtype_to_tensor_dtype(float_type(node))
+        spikes = node.outputs[0].name
+        value = onnx.helper.make_tensor_value_info(spikes, kind, ["N", *sizes[node.name]])
+        typed.graph.value_info.append(value)
+    found = _inferred(typed)
+    names = [t.name for node in snn.graph.nodes for t in (*node.inputs, *node.outputs)]
+    return {n: found[n][1:] if n in found else None for n in names}
 
 
 def annotate(parts: Parts, batch: str = "N") -> None:
@@ -86,9 +104,9 @@ def _timeless(node: onnx.NodeProto) -> onnx.NodeProto:
     """What ``node`` does to the shape of one time step: inference does not see through time."""
     if node.domain != DOMAIN or node.op_type in ACTIVATION_OPS:
         return node
-    if node.op_type != "MaxPoolCounts":
-        return onnx.helper.make_node("Identity", node.input[:1], node.output)
-    pool = onnx.helper.make_node("MaxPool", node.input[:1], node.output)
+    if node.op_type.removesuffix("Step") != "MaxPoolCounts":
+        return onnx.helper.make_node("Identity", node.input[:1], node.output[:1])
+    pool = onnx.helper.make_node("MaxPool", node.input[:1], node.output[:1])
     pool.attribute.extend(a for a in node.attribute if a.name != "unit")
     return pool
 

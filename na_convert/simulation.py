@@ -19,10 +19,9 @@ from . import kernels, neurons, snn
 from .cut import cut_model
 from .errors import DataError, ModelError, UsageError
 from .evaluate import Stateful, evaluate
-from .forms.folded import TIMESTEPS
 from .graph import is_ours
 from .neurons import IFState, MaxPoolCountsState
-from .snn import Snn
+from .snn import TIMESTEPS, Snn
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -69,7 +68,7 @@ def simulate(
 ) -> Simulation:
     """Run ``source`` for ``timesteps`` steps on ``feeds`` [N, ...] by input name.
 
-    An `Snn` runs in numpy, from the equations; the model of a folded file runs in onnxruntime.
+    An `Snn` runs in numpy, from the equations; the model of a file (of any form) in onnxruntime.
 
     Args:
         record: names of neuron nodes whose currents and spikes are kept.
@@ -81,7 +80,9 @@ def simulate(
     if isinstance(source, Snn):
         engine = numpy_engine(source, timesteps, record)
     else:
-        engine = onnxruntime_engine(source, timesteps, record)
+        from .running import file_engine
+
+        engine = file_engine(source, timesteps, record)
     count = len(next(iter(feeds.values())))
     size = fixed_batch(source) or batch
     if count % size and fixed_batch(source):
@@ -218,15 +219,6 @@ def _advance_pool(node: gs.Node, x: Array, states: States, key: str) -> Array:
 
 
 # --- onnxruntime: the file ------------------------------------------------------------------------
-
-
-def onnxruntime_engine(
-    model: onnx.ModelProto, timesteps: int, record: Sequence[str] = ()
-) -> Engine:
-    """The model of a folded file for a fixed number of steps, cut at its Decode nodes."""
-    _check_timesteps(timesteps)
-    run = folded_runner(model, record)
-    return lambda feeds: run(feeds, timesteps)
 
 
 def folded_runner(

@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from . import model_io, snn
+from . import forms, model_io, snn
 from .errors import UsageError
-from .forms.folded import from_folded, to_folded
-from .simulation import Feeds, NumpyState, Simulation, fixed_batch, folded_runner
+from .forms.folded import to_folded
+from .running import file_runner
+from .simulation import Feeds, NumpyState, Simulation, fixed_batch
 from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]
@@ -58,7 +59,7 @@ class Simulator:
     ) -> None:
         if isinstance(source, str | Path):
             source = model_io.load(Path(source)).model
-        self.network = source if isinstance(source, Snn) else from_folded(source)
+        self.network = source if isinstance(source, Snn) else forms.read(source)
         self.model = to_folded(source) if isinstance(source, Snn) else source
         graph = self.network.graph
         self.timesteps = self.network.timesteps
@@ -67,7 +68,7 @@ class Simulator:
         self.layers = tuple(n.name for n in self.network.neurons)
         self.recorded = matching_layers(self.layers, record)
         self._nodes = {n.name: n for n in snn.neuron_nodes(graph)}
-        self._run = folded_runner(self.model, self.recorded, threads)
+        self._run = file_runner(self.model, self.recorded, threads)
         self._state = NumpyState(self.network, self.recorded)
         self._count = 0  # samples since the first step
 

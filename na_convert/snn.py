@@ -25,6 +25,7 @@ from . import neurons
 from .graph import Carried, is_ours
 from .results import Neuron
 
+TIMESTEPS = "timesteps"  # the input of files that run for any number of steps
 STATEFUL_OPS = (*neurons.NEURON_OPS, "MaxPoolCounts")
 
 
@@ -63,6 +64,11 @@ def parameters(node: gs.Node) -> IFParameters:
     return IFParameters(threshold_tensor.values, amplitude_tensor.values, initial)
 
 
+def float_type(node: gs.Node) -> np.dtype[np.floating]:
+    """The float type in which a neuron node works."""
+    return np.dtype(np.float32 if node.op == "IF" else node.inputs[-1].values.dtype.type)
+
+
 def metadata(snn: Snn, form: str, tool: str, source_sha256: str) -> dict[str, str]:
     """The ``metadata_props`` that make a file an SNN again (`neurons_from`)."""
     return {
@@ -73,6 +79,12 @@ def metadata(snn: Snn, form: str, tool: str, source_sha256: str) -> dict[str, st
         "na_convert.tie_rule": "half_up",
         "na_convert.neurons": json.dumps([asdict(n) for n in snn.neurons], sort_keys=True),
     }
+
+
+def written_as(snn: Snn, form: str) -> Carried:
+    """What a file of ``form`` carries: the metadata name the form, whatever it was read from."""
+    known = "na_convert.form" in snn.carried.metadata
+    return snn.carried.with_metadata({"na_convert.form": form} if known else {})
 
 
 def neurons_from(metadata_props: dict[str, str]) -> tuple[Neuron, ...]:

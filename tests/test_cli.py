@@ -115,6 +115,7 @@ def test_convert_passes_its_options_on(calls: Calls) -> None:
         "timesteps": 4, "data": Path("data.npz"), "check": True,
         "preprocessing": Preprocessing(scale=(1 / 255,), mean=(0.0, -1.0)),
         "calibrate": None, "percentile": 100.0, "per_channel": False, "readout_from": None,
+        "form": "folded",
     }  # fmt: skip
 
 
@@ -123,6 +124,13 @@ def test_defaults_of_convert(calls: Calls) -> None:
     call = calls[0]
     assert (call["output"], call["timesteps"], call["data"]) == (None, None, None)
     assert (call["preprocessing"], call["check"]) == (None, False)
+
+
+def test_the_form_of_the_file(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model.onnx --form step") == 0
+    assert calls[0]["form"] == "step"
+    assert run("model.onnx --form steps") == 2
+    assert "--form steps: no such choice: did you mean step?" in capsys.readouterr().err
 
 
 def test_options_for_networks_that_were_not_trained_low_bit(calls: Calls) -> None:

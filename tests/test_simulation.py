@@ -12,9 +12,10 @@ from na_convert.errors import DataError, ModelError, UsageError
 from na_convert.evaluate import evaluate
 from na_convert.forms.folded import to_folded
 from na_convert.neurons import IFState
+from na_convert.running import file_engine
 from na_convert.runtime import run
 from na_convert.shapes import of_one_sample
-from na_convert.simulation import numpy_engine, onnxruntime_engine, simulate
+from na_convert.simulation import numpy_engine, simulate
 from na_convert.snn import Snn
 
 from . import build
@@ -167,7 +168,7 @@ def test_a_fixed_batch_is_respected() -> None:
 
 def test_a_missing_input_is_named(snn: Snn) -> None:
     with pytest.raises(ModelError, match="'x'"):
-        onnxruntime_engine(to_folded(snn), T)({})
+        file_engine(to_folded(snn), T)({})
 
 
 def test_functions_of_the_package_are_not_hidden_by_modules() -> None:

@@ -1,1 +1,78 @@
-"""Views of the one SNN description (`na_convert.snn`): each module writes one form of file."""
+"""Views of the one SNN description (`na_convert.snn`): each module writes one form of file.
+
+========  ==========================================================================================
+folded    time lies in the batch; one node per neuron layer; any T (`forms.folded`)
+step      one time step, state in and out (`forms.step`)
+========  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+
+from ..errors import ModelError, UsageError
+from ..graph import Parts
+from ..snn import Snn
+from . import folded, step
+
+
+@dataclass(frozen=True)
+class Form:
+    """One kind of file.
+
+    Attributes:
+        parts: writes the description; ``snn.carried.metadata`` says the form.
+        read: the description behind a file, from the file's own weights.
+        why: for the report, what one chooses it for.
+    """
+
+    name: str
+    parts: Callable[[Snn], Parts]
+    read: Callable[[onnx.ModelProto], Snn]
+    why: str
+
+
+FORMS = {
+    form.name: form
+    for form in (
+        Form(
+            folded.FORM,
+            folded.folded_parts,
+            folded.from_folded,
+            "one node per neuron layer, any number of time steps",
+        ),
+        Form(
+            step.FORM,
+            step.step_parts,
+            step.from_step,
+            "one time step per call, state in and out",
+        ),
+    )
+}
+
+
+def named(name: str) -> Form:
+    """The form called ``name``; raises UsageError where there is none."""
+    if name not in FORMS:
+        raise UsageError(f"--form {name}: no such form", remedy=f"there are {', '.join(FORMS)}")
+    return FORMS[name]
+
+
+def form_of(model: onnx.ModelProto) -> Form:
+    """The form of a file; raises ModelError if it is none of ours."""
+    props = {p.key: p.value for p in model.metadata_props}
+    name = props.get("na_convert.form", "")
+    if "na_convert.neurons" not in props or name not in FORMS:
+        raise ModelError(
+            "this is not an SNN written by na-convert (its metadata is missing)",
+            remedy="give the .snn.onnx file that na-convert wrote",
+        )
+    return FORMS[name]
+
+
+def read(model: onnx.ModelProto) -> Snn:
+    """The description behind a file of any form; raises ModelError if it is none of ours."""
+    return form_of(model).read(model)

@@ -14,10 +14,9 @@ from .. import neurons
 from ..errors import ModelError
 from ..graph import Parts, all_nodes, export_parts, import_graph, is_ours
 from ..shapes import annotate
-from ..snn import STATEFUL_OPS, Snn, neurons_from
+from ..snn import STATEFUL_OPS, TIMESTEPS, Snn, neurons_from, written_as
 
 FORM = "folded"
-TIMESTEPS = "timesteps"
 TIMED_OPS = (*STATEFUL_OPS, "Encode", "Decode")
 
 
@@ -43,7 +42,7 @@ def folded_parts(snn: Snn) -> Parts:
     for node in graph.nodes:
         if is_ours(node, *TIMED_OPS):
             node.inputs.insert(1, timesteps)
-    parts = export_parts(graph, snn.carried)
+    parts = export_parts(graph, written_as(snn, FORM))
     model = parts.light
     default = onnx.numpy_helper.from_array(np.asarray(snn.timesteps, np.int64), TIMESTEPS)
     model.graph.initializer.append(default)
