@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from . import forms, model_io, pipeline, recording
-from .compare import verify
+from .compare import measure
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
 from .forms import folded
@@ -21,6 +21,7 @@ from .graph import all_nodes, op_counts
 from .model_io import Loaded
 from .passes.calibrate import Calibration
 from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result, SimulationResult
+from .rungs import failure, of_check, passes_figure
 from .simulator import Simulator
 from .snn import TIMESTEPS
 
@@ -99,20 +100,17 @@ def convert(
     equivalence: Equivalence | None = None
     if check:
         tell("verifying", 0.3)
-        equivalence = verify(
+        equivalence = measure(
             converted.ann,
             converted.staircase_ann,
             converted.snn,
             parts.whole(),
             samples,
-            timesteps=_default_report(converted.snn.timesteps),
+            timesteps=range(1, converted.snn.timesteps + 1),
             progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
         )
-        equivalence = replace(equivalence, fold_error=converted.fold_error())
-    tell("writing", 0.97)
-    size, digest = model_io.save(parts, target)
-    tell("done", 1.0)
-    return Result(
+        equivalence = _with_passes(equivalence, converted)
+    result = Result(
         model=info,
         timesteps=converted.snn.timesteps,
         form=form,
@@ -121,9 +119,21 @@ def convert(
         refused=(),
         passes=converted.reports,
         equivalence=equivalence,
-        output=OutputInfo(str(target), size, digest, op_counts(all_nodes(converted.snn.graph))),
-        passed=True,
+        output=None,
+        passed=False,
         notes=(*samples.notes, *converted.notes),
+    )
+    error = failure(equivalence.figures, result) if equivalence is not None else None
+    if error is not None:
+        raise error
+    tell("writing", 0.97)
+    size, digest = model_io.save(parts, target)
+    tell("done", 1.0)
+    counts = op_counts(all_nodes(converted.snn.graph))
+    return replace(
+        result,
+        output=OutputInfo(str(target), size, digest, counts),
+        passed=True,
         seconds=time.perf_counter() - start,
     )
 
@@ -201,23 +211,18 @@ def check(
     reference = pipeline.reference(loaded, samples.feeds)
     tell("verifying", 0.3)
     asked = tuple(timesteps) or (network.timesteps,)
-    equivalence = verify(
+    equivalence = measure(
         reference.ann,
         reference.staircase_ann,
         network,
         snn_file.model,
         samples,
-        timesteps=asked,
+        timesteps=range(1, max(*asked, network.timesteps) + 1),
         progress=lambda share: tell("verifying", 0.3 + 0.7 * share),
     )
-    equivalence = replace(
-        equivalence,
-        fold_error=reference.fold_error(),
-        figures=(
-            *equivalence.figures,
-            *_limit_figures(equivalence, asked, min_agreement, max_drop),
-        ),
-    )
+    equivalence = _with_passes(equivalence, reference)
+    limits = of_check("end-to-end", _limit_figures(equivalence, asked, min_agreement, max_drop))
+    equivalence = replace(equivalence, figures=(*equivalence.figures, *limits))
     broken = [f for f in equivalence.figures if not f.passed]
     result = Result(
         model=info,
@@ -233,6 +238,9 @@ def check(
         notes=samples.notes,
         seconds=time.perf_counter() - start,
     )
+    error = failure([f for f in equivalence.figures if f not in limits], result)
+    if error is not None:
+        raise error
     if broken:
         raise CheckFailed(f"{snn}: {broken[0].detail}", node=broken[0].node, result=result)
     return result
@@ -388,10 +396,14 @@ def _default_output(source: Path) -> Path:
     return source.with_name(f"{source.name.removesuffix('.onnx')}.snn.onnx")
 
 
-def _default_report(timesteps: int) -> tuple[int, ...]:
-    """The T that a conversion reports: 1, 2, 4, ... and the default itself."""
-    powers = [2**k for k in range(timesteps.bit_length()) if 2**k < timesteps]
-    return (*powers, timesteps)
+def _with_passes(equivalence: Equivalence, converted: pipeline.Converted) -> Equivalence:
+    """The ladder with its first rung, the passes, which was climbed before."""
+    figures = of_check("passes", [passes_figure(converted.reports, converted.pass_limit())])
+    return replace(
+        equivalence,
+        fold_error=converted.fold_error(),
+        figures=(*figures, *equivalence.figures),
+    )
 
 
 def _check_limits(

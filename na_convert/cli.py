@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .data import Preprocessing
-    from .report import Command
+    from .result_json import Command
     from .results import Result
 
 Progress = Callable[[str, float], None]
@@ -280,6 +280,7 @@ def simulate_command(
     if record is not None and output is None:
         raise UsageError("--record needs a file to write to", remedy="give one with -o")
     from . import api, report
+    from .result_json import simulation_json
 
     try:
         with _progress(show=not quiet) as progress:
@@ -291,7 +292,7 @@ def simulate_command(
     except KeyboardInterrupt:
         raise Interrupted("stopped") from None
     if as_json:
-        _print_json(report.simulation_json(result))
+        _print_json(simulation_json(result))
     elif not quiet:
         report.simulation(result, _console())
     return 0
@@ -329,7 +330,7 @@ def _run(arguments: list[str]) -> int:
         error, code = NaConvertError(text, remedy=remedy), 1
         error.__cause__ = found
     if "--json" in arguments:
-        from .report import failure_json
+        from .result_json import failure_json
 
         _print_json(failure_json(error))
     _tell(error, verbose="-v" in arguments or "--verbose" in arguments)
@@ -347,6 +348,7 @@ def _carry_out(
 ) -> int:
     """Run one command, show its result or the part measured before it failed; the exit code."""
     from . import report as reports
+    from . import result_json
 
     error: NaConvertError | None
     result: Result | None
@@ -358,9 +360,9 @@ def _carry_out(
         error, result = found, found.result if isinstance(found, CheckFailed) else None
     except KeyboardInterrupt:
         error, result = Interrupted("stopped"), None
-    entries = reports.failure_json(error, command, result) if error else {}
+    entries = result_json.failure_json(error, command, result) if error else {}
     if result is not None and error is None:
-        entries = reports.to_json(result, command)
+        entries = result_json.to_json(result, command)
     if report is not None:
         _write_json(report, entries)
     if as_json:
@@ -376,13 +378,15 @@ def _carry_out(
 
 
 def _explain(model: Path, node: str, *, as_json: bool) -> int:
-    from . import api, report
+    from . import api
+    from .explanation_table import print_explanation
+    from .result_json import explanation_json
 
     found = api.explain(model, node)
     if as_json:
-        _print_json(report.explanation_json(found))
+        _print_json(explanation_json(found))
     else:
-        report.explanation(found, _console())
+        print_explanation(found, _console())
     return 0
 
 

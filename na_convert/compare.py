@@ -6,44 +6,39 @@ replay              the ANN's own values through the SNN's operators and neurons
 round trip          the ANN before and after the passes fires the same levels (`round_trip`)
 engines, charge     onnxruntime against the equations in numpy, layer by layer (`engines`)
 constant current    where the current is constant the spikes are even
-end to end          accuracy, agreement, unevenness: reported; limits are the user's (`statistics`)
+end to end          accuracy, agreement, unevenness: reported; limits are the user's (`behaviour`)
 ==================  ===============================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .cut import takes
+from .behaviour import Stages, batch_size, batches, observe, rows
 from .data import Samples
 from .engines import LayerEngines, compare_engines
-from .layers import Layer, match_layers, reference_values, split_by_owner
+from .layers import match_layers
 from .replay import LayerReplay, replay
-from .results import Equivalence, LayerResult, TimestepResult
+from .results import Equivalence, LayerResult
 from .round_trip import round_trip
-from .rungs import engine_figures, even_figure, replay_figures, stop_at_failure
+from .rungs import engine_figures, even_figure, of_check, replay_figures, stop_at_failure
 from .running import file_engine
-from .simulation import Engine, Simulation, numpy_engine
 from .snn import Snn
-from .statistics import LayerCounts, count_layer, timestep_result
-from .teacher_forcing import Difference, runner, teacher_forced_error
+from .statistics import LayerCounts
+from .teacher_forcing import Difference, teacher_forced_error
 
-__all__ = ["Difference", "teacher_forced_error", "verify"]
+__all__ = ["Difference", "measure", "teacher_forced_error", "verify"]
 
 Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[float], None]
 
 EXACT_SAMPLES = 32
-MEMORY = 256 << 20  # bytes: about what one batch of recorded or replayed values may take
-_LARGEST_BATCH = 64
 
 
 def verify(
@@ -57,7 +52,27 @@ def verify(
     exact_samples: int = EXACT_SAMPLES,
     progress: Progress = lambda share: None,
 ) -> Equivalence:
-    """Climb the ladder on ``samples``; every rung is a `Figure` of the result.
+    """`measure`; raises CheckFailed at the first rung that broke its limit, naming the layer."""
+    found = measure(
+        ann, staircase_ann, network, file, samples,
+        timesteps=timesteps, exact_samples=exact_samples, progress=progress,
+    )  # fmt: skip
+    stop_at_failure(found.figures)
+    return found
+
+
+def measure(
+    ann: gs.Graph,
+    staircase_ann: gs.Graph,
+    network: Snn,
+    file: onnx.ModelProto,
+    samples: Samples,
+    *,
+    timesteps: Sequence[int] = (),
+    exact_samples: int = EXACT_SAMPLES,
+    progress: Progress = lambda share: None,
+) -> Equivalence:
+    """Climb the whole ladder on ``samples``; every rung is a `Figure` of the result.
 
     Args:
         ann: the network as exported, BatchNorm and activations as they were.
@@ -67,160 +82,71 @@ def verify(
         exact_samples: how many samples go through replay and engine comparison (in float64).
         progress: called with the share done, 0 to 1.
 
-    Raises CheckFailed at the first rung that breaks its limit, naming the layer.
+    Raises CheckFailed where a layer of the SNN has no counterpart in the ANN.
     """
     layers = match_layers(network, staircase_ann)
-    few = _rows(samples.feeds, 0, exact_samples)
-    batches = list(_batches(few, _batch_size(layers, copies=12)))
-    replayed = replay(ann, staircase_ann, network, batches, lambda share: progress(0.4 * share))
-    figures = replay_figures(replayed)
-    stop_at_failure(figures)
-    figures.append(round_trip(ann, staircase_ann, network.carried, layers, batches))
-    stop_at_failure(figures)
-    stages = _Stages(ann, staircase_ann, network, file, layers)
+    stages = Stages(ann, staircase_ann, network, file, layers)
+    few = rows(samples.feeds, 0, exact_samples)
+    parts = list(batches(few, batch_size(layers, copies=12)))
+    replayed = replay(ann, staircase_ann, network, parts, lambda share: progress(0.4 * share))
+    figures = of_check("replay", replay_figures(replayed))
+    around = round_trip(ann, staircase_ann, network.carried, layers, parts)
+    figures += of_check("round-trip", [around])
+    progress(0.5)
+    engines, output_error = _engines(stages, few)
     steps = sorted({*timesteps, network.timesteps})
-    ran = _run(stages, samples, steps, exact_samples, lambda s: progress(0.5 + 0.5 * s))
-    figures += engine_figures(ran.engines, ran.output_error)
-    figures.append(even_figure(layers, ran.counts))
-    stop_at_failure(figures)
+    seen = observe(stages, samples, steps, lambda share: progress(0.6 + 0.4 * share))
+    figures += of_check("engines", engine_figures(engines, output_error))
+    figures += of_check("constant-current", [even_figure(layers, seen.layers)])
     return Equivalence(
         data=samples.description,
         samples=len(samples),
         fold_error=None,
         replay_mismatches=sum(r.mismatches for r in replayed.layers),
         replay_ties=sum(r.ties for r in replayed.layers),
-        engine_differences=sum(e.differences for e in ran.engines),
-        by_timestep=ran.by_timestep,
+        engine_differences=sum(e.differences for e in engines),
+        by_timestep=seen.results(),
         layers=tuple(
             _layer_result(r, c, network.timesteps)
-            for r, c in zip(replayed.layers, ran.counts, strict=True)
+            for r, c in zip(replayed.layers, seen.layers, strict=True)
         ),
         figures=tuple(figures),
+        timesteps=network.timesteps,
+        layer_samples=seen.layers[0].samples,
+        by_class=seen.classes(network.timesteps),
     )
 
 
-@dataclass(frozen=True)
-class _Stages:
-    """What is compared: the network at every stage of its conversion."""
-
-    ann: gs.Graph
-    staircase_ann: gs.Graph
-    network: Snn
-    file: onnx.ModelProto
-    layers: tuple[Layer, ...]
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """What running the file on all samples showed."""
-
-    counts: tuple[LayerCounts, ...]
-    engines: tuple[LayerEngines, ...]
-    output_error: float
-    by_timestep: tuple[TimestepResult, ...]
-
-
-def _run(
-    stages: _Stages,
-    samples: Samples,
-    steps: Sequence[int],
-    exact_samples: int,
-    progress: Progress,
-) -> _Ran:
-    """Run the file on all samples; compare the engines on the first ``exact_samples``."""
-    layers, network = stages.layers, stages.network
-    output = stages.ann.outputs[0].name
-    reference = _reference(stages, output)
-    in_onnxruntime = _runs_in_onnxruntime(stages.file)
-    engine = _engine(stages, max(steps), in_onnxruntime)
-    counts: list[list[LayerCounts]] = []
-    engines: list[tuple[LayerEngines, ...]] = []
-    expected: list[Array] = []
-    found: dict[int, list[Array]] = {t: [] for t in steps}
-    output_error, done = 0.0, 0
-    for feeds in _batches(samples.feeds, _batch_size(layers, copies=3 * max(steps))):
-        values, run = reference(feeds), engine(feeds)
-        counts.append([count_layer(layer, run, values, network.timesteps) for layer in layers])
-        left = exact_samples - done
-        if left > 0 and in_onnxruntime:
-            rows, part = _rows(feeds, 0, left), _first_samples(run, left)
-            compared, error = compare_engines(network, layers, rows, part, network.timesteps)
-            engines.append(compared)
-            output_error = max(output_error, error)
-        expected.append(values[output])
-        for t in steps:
-            found[t].append(run.outputs[t][output])
-        done += len(values[output])
-        progress(done / len(samples))
-    ann_output = np.concatenate(expected)
-    return _Ran(
-        tuple(reduce(LayerCounts.merged, each) for each in zip(*counts, strict=True)),
-        tuple(reduce(LayerEngines.merged, each) for each in zip(*engines, strict=True)),
-        output_error,
-        tuple(
-            timestep_result(t, ann_output, np.concatenate(found[t]), samples.labels) for t in steps
-        ),
-    )
-
-
-def _runs_in_onnxruntime(file: onnx.ModelProto) -> bool:
-    """Always, but in double, where onnxruntime lacks many operators."""
-    kinds = {value.type.tensor_type.elem_type for value in file.graph.input}
-    return onnx.TensorProto.DOUBLE not in kinds or takes(file)
-
-
-def _engine(stages: _Stages, timesteps: int, in_onnxruntime: bool) -> Engine:
-    names = [layer.name for layer in stages.layers]
-    if in_onnxruntime:
-        return file_engine(stages.file, timesteps, names)
-    return numpy_engine(stages.network, timesteps, names, np.float64)
-
-
-def _reference(stages: _Stages, output: str) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """The ANN's activations and its output, by tensor name."""
-    activations = [layer.neuron.output for layer in stages.layers]
-    own, others = split_by_owner(stages.ann, activations)
-    carried = stages.network.carried
-    run_ann = runner(stages.ann, carried, (), [*own, output])
-    run_staircase_ann = runner(stages.staircase_ann, carried, own, others)
-    return lambda feeds: reference_values(run_ann, run_staircase_ann, feeds)
+def _engines(stages: Stages, feeds: Mapping[str, Array]) -> tuple[tuple[LayerEngines, ...], float]:
+    """onnxruntime and numpy on ``feeds``, if onnxruntime runs the file; the outputs' error."""
+    if not stages.runs_in_onnxruntime():
+        return (), 0.0
+    network, layers = stages.network, stages.layers
+    engine = file_engine(stages.file, network.timesteps, [each.name for each in layers])
+    found: list[tuple[LayerEngines, ...]] = []
+    output_error = 0.0
+    for part in batches(feeds, batch_size(layers, copies=3 * network.timesteps)):
+        compared, error = compare_engines(network, layers, part, engine(part), network.timesteps)
+        found.append(compared)
+        output_error = max(output_error, error)
+    merged = tuple(reduce(LayerEngines.merged, each) for each in zip(*found, strict=True))
+    return merged, output_error
 
 
 def _layer_result(replayed: LayerReplay, count: LayerCounts, timesteps: int) -> LayerResult:
+    error = count.split()
     return LayerResult(
         name=replayed.layer.name,
         spike_rate=count.spikes / (count.neurons * timesteps),
         unevenness=count.uneven / count.neurons,
         occasional=count.occasional / count.neurons,
-        mean_error=count.error / count.neurons,
+        mean_error=error.total.mean,
         at_lowest=replayed.at_lowest / replayed.elements,
         between=replayed.between / replayed.elements,
         at_highest=replayed.at_highest / replayed.elements,
         exercised=replayed.between > 0,
+        saturation=count.saturated / count.neurons,
+        ann_at_top=count.at_top / count.neurons,
+        relative_error=count.relative_error(),
+        error=error,
     )
-
-
-# --- samples --------------------------------------------------------------------------------------
-
-
-def _rows(feeds: Mapping[str, Array], start: int, count: int) -> dict[str, Array]:
-    return {name: values[start : start + count] for name, values in feeds.items()}
-
-
-def _batches(feeds: Mapping[str, Array], size: int) -> Iterator[dict[str, Array]]:
-    count = len(next(iter(feeds.values())))
-    return (_rows(feeds, start, size) for start in range(0, count, size))
-
-
-def _first_samples(run: Simulation, count: int) -> Simulation:
-    return Simulation(
-        {t: _rows(outputs, 0, count) for t, outputs in run.outputs.items()},
-        {name: values[:, :count] for name, values in run.currents.items()},
-        {name: values[:, :count] for name, values in run.spikes.items()},
-    )
-
-
-def _batch_size(layers: Sequence[Layer], copies: int) -> int:
-    """Samples whose neurons fit into `MEMORY`, ``copies`` float32 values each."""
-    one = 4 * copies * sum(layer.size for layer in layers)
-    return max(1, min(_LARGEST_BATCH, MEMORY // one))

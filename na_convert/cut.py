@@ -19,12 +19,17 @@ _COMPUTED = "/computed"
 
 
 def cut_model(
-    model: onnx.ModelProto, cuts: Collection[str], outputs: Sequence[str], threads: int = 0
+    model: onnx.ModelProto,
+    cuts: Collection[str],
+    outputs: Sequence[str],
+    threads: int = 0,
+    added: Sequence[onnx.NodeProto] = (),
 ) -> Runner:
     """A function from values of the inputs and of the tensors ``cuts`` to the tensors ``outputs``.
 
     Only what lies between is run. Values that are not needed may be given too. The session is made
-    at the first call, with ``threads`` threads (0: as onnxruntime likes).
+    at the first call, with ``threads`` threads (0: as onnxruntime likes). ``added`` nodes, in
+    order, may read any tensor of the model; their results can be among ``outputs``.
 
     Raises ModelError (at the first call) where a value is missing, or onnxruntime does not take
     the part.
@@ -37,7 +42,7 @@ def cut_model(
         if not computed:
             return {name: np.asarray(values[name]) for name in outputs}
         if not runner:
-            runner.append(_prepare(model, set(cuts), computed, values, threads))
+            runner.append(_prepare(model, set(cuts), computed, values, threads, added))
         return {**{name: np.asarray(values[name]) for name in given}, **runner[0](values)}
 
     return run
@@ -58,9 +63,10 @@ def _prepare(
     outputs: list[str],
     values: Mapping[str, Array],
     threads: int,
+    added: Sequence[onnx.NodeProto],
 ) -> Runner:
     graph = model.graph
-    nodes = _between(graph, cuts, outputs)
+    nodes = _between([*graph.node, *added], cuts, outputs)
     read = {name for node in nodes for name in _reads(node)} | set(outputs)
     inputs = {i.name: i for i in graph.input if i.name in read and i.name not in cuts}
     stored = [i for i in graph.initializer if i.name in read and i.name not in cuts]
@@ -92,11 +98,11 @@ def _prepare(
 
 
 def _between(
-    graph: onnx.GraphProto, cuts: set[str], outputs: Sequence[str]
+    nodes: Sequence[onnx.NodeProto], cuts: set[str], outputs: Sequence[str]
 ) -> list[onnx.NodeProto]:
     """The nodes that ``outputs`` need, in order, down to ``cuts``."""
     needed, chosen = set(outputs) - cuts, []
-    for node in reversed(graph.node):
+    for node in reversed(nodes):
         if (needed - cuts).intersection(node.output):
             chosen.append(node)
             needed.update(_reads(node))

@@ -70,6 +70,10 @@ class Converted:
     refused: tuple[Refusal, ...]
     notes: tuple[str, ...]
 
+    def pass_limit(self) -> float:
+        """The largest relative change of a tensor that a pass may make."""
+        return _pass_limit(self.ann)
+
     def fold_error(self) -> float | None:
         """Largest change that normalising and folding made; None where it was not checked."""
         errors = [r.max_abs_error for r in self.reports[:2] if r.max_abs_error is not None]
@@ -195,7 +199,7 @@ def _run(each: Pass, graph: gs.Graph, carried: Carried, rows: Feeds | None) -> P
             node=where,
             remedy="this is a defect of na-convert: please report it with the model",
         )
-    return replace(report, max_abs_error=absolute)
+    return replace(report, max_abs_error=absolute, max_rel_error=relative)
 
 
 def _pass_limit(graph: gs.Graph) -> float:

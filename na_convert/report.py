@@ -1,19 +1,17 @@
-"""Results as a summary for people and as JSON (``docs/result.schema.json``) for machines."""
+"""Results as a summary for people: tables in a terminal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import __version__
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import (
     Equivalence,
@@ -24,117 +22,11 @@ from .results import (
     Refusal,
     Result,
     SimulationResult,
+    TimestepResult,
 )
 
-if TYPE_CHECKING:
-    from .explanation import Explanation
-
-Command = Literal["convert", "inspect", "check"]
-
 WIDTH = 100
-_SAMPLES_SHOWN = 8
-
-
-# --- JSON -----------------------------------------------------------------------------------------
-
-
-def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
-    """The JSON object that ``command`` prints; its schema is ``docs/result.schema.json``.
-
-    ``inspect`` leaves out ``equivalence`` and ``output``; ``check`` prints these figures alone:
-    ``tool``, ``equivalence`` and ``passed``. Numbers that are not finite become null.
-    """
-    model = result.model
-    entries: dict[str, Any] = {
-        "tool": f"na-convert {__version__}",
-        "model": {
-            "path": model.path,
-            "sha256": model.sha256,
-            "opset": model.opset,
-            "producer": model.producer,
-        },
-        "timesteps": result.timesteps,
-        "form": result.form,
-        "neurons": [_neuron_json(neuron) for neuron in result.neurons],
-        "refused": [asdict(refusal) for refusal in result.refused],
-        "passes": [_pass_json(report) for report in result.passes],
-        "equivalence": result.equivalence and _equivalence_json(result.equivalence),
-        "output": result.output and _only(asdict(result.output), "path", "bytes", "sha256"),
-        "passed": result.passed,
-    }
-    if command == "inspect":
-        del entries["equivalence"], entries["output"]
-    if command == "check":
-        entries = _only(entries, "tool", "equivalence", "passed")
-    finite: dict[str, Any] = _finite(entries)
-    return finite
-
-
-def failure_json(
-    error: NaConvertError, command: Command = "convert", result: Result | None = None
-) -> dict[str, Any]:
-    """The JSON object of a failed run, with whatever ``result`` holds from before it failed."""
-    entries = {} if result is None else to_json(result, command)
-    entries["passed"] = False
-    entries["error"] = {"message": error.message, "node": error.node, "remedy": error.remedy}
-    refused = error.refused if isinstance(error, NotConvertible) else ()
-    entries["refused"] = [asdict(refusal) for refusal in refused]
-    return entries
-
-
-def shortfall(result: Result) -> NaConvertError | None:
-    """Why ``result`` did not pass, as an error; None if it did."""
-    if result.passed:
-        return None
-    if result.refused:
-        return NotConvertible(
-            f"{result.model.path}: {len(result.refused)} node(s) cannot spike",
-            refused=result.refused,
-            node=result.refused[0].node,
-            remedy="see the table for each node's reason and remedy",
-        )
-    figures = result.equivalence.figures if result.equivalence else ()
-    broken = [figure for figure in figures if not figure.passed]
-    listed = ", ".join(f"{f.name} {_number(f.value)} (limit {_number(f.limit)})" for f in broken)
-    node = broken[0].node if broken else None
-    return CheckFailed(f"{result.model.path}: checks failed: {listed}", node=node, result=result)
-
-
-def _neuron_json(neuron: Neuron) -> dict[str, Any]:
-    names = "name root kind threshold amplitude input_step output_step levels lowest_level phase"
-    return _only(asdict(neuron), *names.split(), "tie_rule", "constant_input", "shape")
-
-
-def _pass_json(report: PassReport) -> dict[str, Any]:
-    return _only(asdict(report), "name", "changed", "skipped", "max_abs_error")
-
-
-def _equivalence_json(found: Equivalence) -> dict[str, Any]:
-    layer = ("name", "spike_rate", "unevenness", "occasional", "mean_error", "exercised")
-    names = "data samples fold_error replay_mismatches replay_ties engine_differences"
-    return {
-        **_only(asdict(found), *names.split()),
-        "by_timestep": [asdict(entry) for entry in found.by_timestep],
-        "layers": [_only(asdict(entry), *layer) for entry in found.layers],
-    }
-
-
-def _only(entries: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: entries[name] for name in names}
-
-
-def _finite(value: Any) -> Any:
-    """``value`` without NaN and infinity, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-# --- for people -----------------------------------------------------------------------------------
+_ROWS_SHOWN = 8
 
 
 def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
@@ -174,39 +66,28 @@ def headline(result: Result) -> str:
     return f"{result.model.path}: {neurons}, {outcome}"
 
 
-def explanation(found: Explanation, console: Console) -> None:
-    """Print what was found about one function, line by line."""
-    table = _table(None)
-    table.show_header = False
-    table.add_column()
-    table.add_column(overflow="fold")
-    table.add_row("node", found.node)
-    table.add_row("kind", found.kind)
-    if found.root:
-        table.add_row("function", f"{found.root} -> {found.output}")
-        table.add_row("nodes", " -> ".join(found.nodes))
-    for name, value in (found.parameters or {}).items():
-        table.add_row(name, _range(_flat([value])) if isinstance(value, list) else str(value))
-    if found.parameters:
-        table.add_row("residual", f"{found.residual:.2g}")
-    for name in ("cut", "reason", "remedy"):
-        if getattr(found, name):
-            table.add_row(name, getattr(found, name))
-    if found.samples:
-        pairs = found.samples[:: max(1, len(found.samples) // _SAMPLES_SHOWN)]
-        table.add_row("sampled", ", ".join(f"{x:.4g}: {y:.4g}" for x, y in pairs))
-    console.print(table)
-
-
-def explanation_json(found: Explanation) -> dict[str, Any]:
-    """The same as one JSON object."""
-    return {name: _finite(value) for name, value in asdict(found).items()}
+def shortfall(result: Result) -> NaConvertError | None:
+    """Why ``result`` did not pass, as an error; None if it did."""
+    if result.passed:
+        return None
+    if result.refused:
+        return NotConvertible(
+            f"{result.model.path}: {len(result.refused)} node(s) cannot spike",
+            refused=result.refused,
+            node=result.refused[0].node,
+            remedy="see the table for each node's reason and remedy",
+        )
+    figures = result.equivalence.figures if result.equivalence else ()
+    broken = [figure for figure in figures if not figure.passed]
+    listed = ", ".join(f"{f.name} {_number(f.value)} (limit {_number(f.limit)})" for f in broken)
+    node = broken[0].node if broken else None
+    return CheckFailed(f"{result.model.path}: checks failed: {listed}", node=node, result=result)
 
 
 def simulation(result: SimulationResult, console: Console) -> None:
     """Print the accuracy at each T, the recorded layers, and what was written."""
     if any(entry.accuracy is not None for entry in result.by_timestep):
-        table = _table(f"{result.samples} samples of {result.data}")
+        table = plain_table(f"{result.samples} samples of {result.data}")
         table.expand = False
         for name in ("T", "accuracy"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -215,7 +96,7 @@ def simulation(result: SimulationResult, console: Console) -> None:
         console.print(table)
         console.print()
     if result.recorded:
-        table = _table("Recorded layers")
+        table = plain_table("Recorded layers")
         for name in ("layer", "shape"):
             table.add_column(name, no_wrap=True)
         table.add_column("rate", justify="right", no_wrap=True)
@@ -231,19 +112,9 @@ def simulation(result: SimulationResult, console: Console) -> None:
     console.print(Text(done + written, style="bold"))
 
 
-def simulation_json(result: SimulationResult) -> dict[str, Any]:
-    """The JSON object that ``simulate`` prints."""
-    names = ["data", "samples", "timesteps", "by_timestep", "recorded", "path", "arrays"]
-    return {
-        "tool": f"na-convert {__version__}",
-        "snn": _only(asdict(result.model), "path", "sha256"),
-        **_only(asdict(result), *names),
-    }
-
-
 def refusals(refused: Sequence[Refusal]) -> Table:
     """One table of every node that cannot spike."""
-    table = _table("Cannot spike")
+    table = plain_table("Cannot spike")
     table.add_column("node", overflow="fold", ratio=3)
     table.add_column("op", overflow="fold", ratio=2)
     table.add_column("why", overflow="fold", ratio=4)
@@ -255,7 +126,7 @@ def refusals(refused: Sequence[Refusal]) -> Table:
 
 def _before_after(result: Result) -> Table:
     source, output = result.model, result.output
-    table = _table(None)
+    table = plain_table(None)
     table.add_column("", style="bold", no_wrap=True)
     table.add_column("ANN", ratio=1, overflow="fold")
     table.add_column("SNN", ratio=1, overflow="fold")
@@ -278,7 +149,7 @@ def _before_after(result: Result) -> Table:
 
 def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table:
     by_name = {layer.name: layer for layer in measured}
-    table = _table("Neuron layers")
+    table = plain_table("Neuron layers")
     table.add_column("layer", min_width=36, no_wrap=True)
     table.add_column("shape", no_wrap=True)
     for name in ("threshold", "p"):
@@ -290,7 +161,7 @@ def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table
         row = [
             Text(_shorten(neuron.name, 36)),
             Text("x".join(str(size) for size in neuron.shape)),
-            Text(_range(_flat([neuron.threshold]))),
+            Text(value_range(neuron.threshold)),
             Text("-" if neuron.levels is None else str(neuron.levels)),
         ]
         if measured:
@@ -311,7 +182,7 @@ def _measured(layer: LayerResult | None) -> tuple[str, str, str]:
 
 
 def _ladder(figures: Sequence[Figure]) -> Table:
-    table = _table("Checks")
+    table = plain_table("Checks")
     table.add_column("")
     table.add_column("check", no_wrap=True)
     table.add_column("figure", justify="right", no_wrap=True)
@@ -348,7 +219,7 @@ def _nearest(figures: Sequence[Figure]) -> Figure:
 
 
 def _by_timestep(found: Equivalence) -> Table:
-    table = _table(f"{found.samples} samples of {found.data}")
+    table = plain_table(f"{found.samples} samples of {found.data}")
     table.expand = False
     table.add_column("T", justify="right")
     labelled = any(entry.ann_accuracy is not None for entry in found.by_timestep)
@@ -357,12 +228,19 @@ def _by_timestep(found: Equivalence) -> Table:
             table.add_column(name, justify="right", no_wrap=True)
     for name in ("agreement", "logit RMSE"):
         table.add_column(name, justify="right", no_wrap=True)
-    for entry in found.by_timestep:
+    for entry in _shown(found.by_timestep):
         row = [str(entry.T)]
         if labelled:
             row += _accuracies(entry.ann_accuracy, entry.snn_accuracy)
         table.add_row(*row, _percent(entry.agreement), _number(entry.logit_rmse))
     return table
+
+
+def _shown(rows: Sequence[TimestepResult]) -> list[TimestepResult]:
+    """All of few T; of many the powers of two, and the last."""
+    if len(rows) <= _ROWS_SHOWN:
+        return list(rows)
+    return [row for row in rows if row.T & (row.T - 1) == 0 or row is rows[-1]]
 
 
 def _accuracies(ann: float | None, snn: float | None) -> tuple[str, str, str]:
@@ -372,7 +250,7 @@ def _accuracies(ann: float | None, snn: float | None) -> tuple[str, str, str]:
 
 
 def _passes(passes: Sequence[PassReport]) -> Table:
-    table = _table("Passes")
+    table = plain_table("Passes")
     table.add_column("pass", no_wrap=True)
     table.add_column("changed", justify="right")
     table.add_column("max error", justify="right", no_wrap=True)
@@ -393,7 +271,8 @@ def _notes(result: Result, verbose: bool) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _table(title: str | None) -> Table:
+def plain_table(title: str | None) -> Table:
+    """An empty table as the summary draws them."""
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
         expand=True, pad_edge=False, padding=(0, 1), show_edge=False,
@@ -454,6 +333,11 @@ def _form(result: Result) -> str:
 
 def _flat(values: Iterable[float | list[float]]) -> list[float]:
     return [v for value in values for v in (value if isinstance(value, list) else [value])]
+
+
+def value_range(value: float | list[float]) -> str:
+    """A number, or the smallest and the largest of several."""
+    return _range(_flat([value]))
 
 
 def _range(values: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from .engines import LayerEngines
 from .errors import CheckFailed
 from .layers import Layer
 from .replay import LayerReplay, Replay
-from .results import Figure
+from .results import Figure, PassReport, Result
 from .statistics import LayerCounts
 
 FLOAT_NOISE = 64.0  # in units of the float type's eps: a few roundings of values of like size
@@ -42,21 +43,41 @@ def rung(name: str, entries: Sequence[Entry], nothing: str = "nothing to compare
     return Figure(name, chosen.value, chosen.limit, chosen.passed, chosen.detail, chosen.node)
 
 
-def _closeness(entry: Entry) -> float:
-    return -entry.value / entry.limit if entry.limit else 0.0
+def of_check(check: str, figures: Sequence[Figure]) -> list[Figure]:
+    """The same figures, as those of ``check``."""
+    return [replace(figure, check=check) for figure in figures]
 
 
 def stop_at_failure(figures: Sequence[Figure]) -> None:
     """Raises CheckFailed for the first of ``figures`` that breaks its limit, naming the layer."""
+    error = failure(figures)
+    if error is not None:
+        raise error
+
+
+def failure(figures: Sequence[Figure], result: Result | None = None) -> CheckFailed | None:
+    """The first of ``figures`` that breaks its limit, as an error with ``result``; None if none."""
     for figure in figures:
         if not figure.passed:
-            raise CheckFailed(
+            return CheckFailed(
                 f"{figure.name}: {figure.detail} (limit {figure.limit:.3g}; a limit of "
                 f"{figure.value:.3g} would have passed)",
                 node=figure.node,
                 remedy="the SNN is not what this ANN converts to; if na-convert has just made it, "
                 "please report this with the model",
+                result=result,
             )
+    return None
+
+
+def passes_figure(reports: Sequence[PassReport], limit: float) -> Figure:
+    """Of all passes, the one that changed a tensor most: relative, against the graph before it."""
+    entries = [
+        Entry(r.max_rel_error, limit, f"pass {r.name}, largest relative change of a tensor", None)
+        for r in reports
+        if r.max_rel_error is not None
+    ]
+    return rung("passes", entries, "no pass changed anything")
 
 
 def replay_figures(replayed: Replay) -> list[Figure]:

@@ -35,7 +35,7 @@ def file_runner(model: onnx.ModelProto, record: Sequence[str] = (), threads: int
         record: neuron layers whose currents and spikes are kept.
         threads: of onnxruntime; 0 leaves the choice to it.
     """
-    runner = step_runner if _form(model) == step.FORM else folded_runner
+    runner = step_runner if form_name(model) == step.FORM else folded_runner
     return runner(model, record, threads)
 
 
@@ -72,8 +72,8 @@ def step_runner(model: onnx.ModelProto, record: Sequence[str] = (), threads: int
     return run
 
 
-def _form(model: onnx.ModelProto) -> str:
-    """A folded model may come without metadata, as in a test."""
+def form_name(model: onnx.ModelProto) -> str:
+    """The form of a file; a folded model may come without metadata, as in a test."""
     if any(p.key == "na_convert.form" for p in model.metadata_props):
         return form_of(model).name
     return folded.FORM

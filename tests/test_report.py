@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from na_convert import report
+from na_convert import report, result_json
 from na_convert.errors import CheckFailed, NaConvertError, NotConvertible
 from na_convert.results import Figure, Result
 
@@ -30,17 +30,17 @@ def printed(result: Result, width: int = 100, *, verbose: bool = False) -> str:
 
 
 def test_json_of_each_command_fits_the_schema(result: Result) -> None:
-    validate(report.to_json(result), "convert")
-    validate(report.to_json(replace(result, equivalence=None)), "convert")
-    validate(report.to_json(result, "check"), "check")
-    inspected = report.to_json(result, "inspect")
+    validate(result_json.to_json(result), "convert")
+    validate(result_json.to_json(replace(result, equivalence=None)), "convert")
+    validate(result_json.to_json(result, "check"), "check")
+    inspected = result_json.to_json(result, "inspect")
     validate(inspected, "inspect")
     assert "equivalence" not in inspected
     assert "output" not in inspected
 
 
 def test_json_holds_thresholds_per_channel_as_lists(result: Result) -> None:
-    neurons = report.to_json(result)["neurons"]
+    neurons = result_json.to_json(result)["neurons"]
     assert neurons[0]["threshold"] == 1.5
     assert neurons[-1]["threshold"] == [0.75, 1.5, 3.0]
 
@@ -48,21 +48,21 @@ def test_json_holds_thresholds_per_channel_as_lists(result: Result) -> None:
 def test_json_has_no_nan(result: Result) -> None:
     assert result.equivalence is not None
     equivalence = replace(result.equivalence, fold_error=math.nan)
-    entries = report.to_json(replace(result, equivalence=equivalence))
+    entries = result_json.to_json(replace(result, equivalence=equivalence))
     validate(entries, "convert")
     assert entries["equivalence"]["fold_error"] is None
 
 
 def test_json_of_failures_fits_the_schema(failed: Result, refused: Result) -> None:
-    plain = report.failure_json(NaConvertError("no", node="act1", remedy="do"))
+    plain = result_json.failure_json(NaConvertError("no", node="act1", remedy="do"))
     assert plain["error"] == {"message": "no", "node": "act1", "remedy": "do"}
     validate(plain, "failure")
-    check = report.failure_json(CheckFailed("no", result=failed), "check", failed)
+    check = result_json.failure_json(CheckFailed("no", result=failed), "check", failed)
     assert set(check) == {"tool", "equivalence", "passed", "error", "refused"}
     validate(check, "failure")
-    whole = report.failure_json(CheckFailed("no", result=failed), "convert", failed)
+    whole = result_json.failure_json(CheckFailed("no", result=failed), "convert", failed)
     validate(whole, "failure")
-    nodes = report.failure_json(NotConvertible("no", refused=refused.refused))["refused"]
+    nodes = result_json.failure_json(NotConvertible("no", refused=refused.refused))["refused"]
     assert [node["op"] for node in nodes] == ["Softmax", "MatMul"]
 
 

@@ -1,0 +1,186 @@
+"""End to end: the SNN beside its ANN over all samples, at every T, in one pass.
+
+The data stream by in batches, and what is kept are sums (`statistics`), so that memory does not
+grow with the number of samples, and parts of the data can be measured apart and merged. The layers'
+figures cost more than running the networks; they are taken on some of the batches, spread evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .counting import Counted, Counter, file_counter, numpy_counter
+from .cut import Runner, takes
+from .data import Samples
+from .layers import Layer, reference_values, split_by_owner
+from .results import ClassResult, TimestepResult
+from .snn import Snn
+from .statistics import LayerCounts, OutputCounts, count_layer, count_outputs, merge_outputs
+from .teacher_forcing import runner
+
+Array: TypeAlias = NDArray[Any]
+Progress: TypeAlias = Callable[[float], None]
+
+MEMORY = 256 << 20  # bytes: about what one batch of recorded or replayed values may take
+LAYER_SAMPLES = 1024  # on about so many samples the layers' figures are taken
+_LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What is compared: the network at every stage of its conversion.
+
+    Attributes:
+        ann: as exported, BatchNorm and activations as they were.
+        staircase_ann: after the passes, each activation one node.
+        network: the SNN; ``file`` is its file, in any form.
+    """
+
+    ann: gs.Graph
+    staircase_ann: gs.Graph
+    network: Snn
+    file: onnx.ModelProto
+    layers: tuple[Layer, ...]
+
+    @property
+    def output(self) -> str:
+        """The network's first output, which is compared end to end."""
+        return str(self.ann.outputs[0].name)
+
+    def runs_in_onnxruntime(self) -> bool:
+        """Always, but in double, where onnxruntime lacks many operators."""
+        kinds = {value.type.tensor_type.elem_type for value in self.file.graph.input}
+        return onnx.TensorProto.DOUBLE not in kinds or takes(self.file)
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Sums over samples: for each T in order, and for each layer at the SNN's own T."""
+
+    by_timestep: tuple[OutputCounts, ...]
+    layers: tuple[LayerCounts, ...]
+
+    def merged(self, other: Behaviour) -> Behaviour:
+        """Of two parts of the data, together."""
+        layers = self.layers or other.layers
+        if self.layers and other.layers:
+            layers = tuple(a.merged(b) for a, b in zip(self.layers, other.layers, strict=True))
+        return Behaviour(merge_outputs(self.by_timestep, other.by_timestep), layers)
+
+    def results(self) -> tuple[TimestepResult, ...]:
+        return tuple(counts.result() for counts in self.by_timestep)
+
+    def classes(self, timesteps: int) -> tuple[ClassResult, ...]:
+        """Class by class, after ``timesteps``."""
+        return next(c.classes() for c in self.by_timestep if c.steps == timesteps)
+
+
+def observe(
+    stages: Stages,
+    samples: Samples,
+    steps: Sequence[int],
+    progress: Progress = lambda share: None,
+) -> Behaviour:
+    """Run both networks on all ``samples``, the SNN once for the largest of ``steps``."""
+    observer = Observer(stages, steps)
+    size = batch_size(stages.layers, copies=3 * max(steps))
+    chosen = _measured(len(samples), size)
+    parts, done = [], 0
+    for index, start in enumerate(range(0, len(samples), size)):
+        feeds = rows(samples.feeds, start, size)
+        labels = None if samples.labels is None else samples.labels[start : start + size]
+        parts.append(observer(feeds, labels, layers=index in chosen))
+        parts = [reduce(Behaviour.merged, parts)]
+        done += size
+        progress(min(1.0, done / len(samples)))
+    return parts[0]
+
+
+def _measured(samples: int, size: int) -> set[int]:
+    """The batches, by index, on which layers are measured: evenly spread, the first among them."""
+    batches, wanted = -(-samples // size), max(1, LAYER_SAMPLES // size)
+    if batches <= wanted:
+        return set(range(batches))
+    return {index * batches // wanted for index in range(wanted)}
+
+
+class Observer:
+    """Both networks, ready to run on one batch after another."""
+
+    def __init__(self, stages: Stages, steps: Sequence[int]) -> None:
+        self._stages, self._steps = stages, steps
+        self._counters = {layers: _counter(stages, max(steps), layers) for layers in (False, True)}
+        self._plain = runner(stages.ann, stages.network.carried, (), [stages.output])
+        self._whole = _reference(stages)
+
+    def __call__(
+        self, feeds: Mapping[str, Array], labels: NDArray[np.int64] | None, *, layers: bool
+    ) -> Behaviour:
+        """Of one batch; with the figures of the ``layers`` or without."""
+        output = self._stages.output
+        values = self._whole(feeds) if layers else self._plain(feeds)
+        counted = self._counters[layers](feeds)
+        return Behaviour(
+            tuple(
+                count_outputs(t, values[output], counted.outputs[t][output], labels)
+                for t in self._steps
+            ),
+            self._layers(counted, values) if layers else (),
+        )
+
+    def _layers(self, counted: Counted, values: Mapping[str, Array]) -> tuple[LayerCounts, ...]:
+        return tuple(
+            count_layer(
+                layer,
+                counted.counts[layer.name],
+                counted.totals[layer.name],
+                values[layer.neuron.output],
+                values[layer.root],
+                self._stages.network.timesteps,
+            )
+            for layer in self._stages.layers
+        )
+
+
+def _counter(stages: Stages, timesteps: int, layers: bool) -> Counter:
+    first = stages.network.timesteps
+    names = [layer.name for layer in stages.layers] if layers else []
+    if stages.runs_in_onnxruntime():
+        return file_counter(stages.file, timesteps, first, names)
+    return numpy_counter(stages.network, timesteps, first, names)
+
+
+def _reference(stages: Stages) -> Runner:
+    """The ANN's activations, what they are functions of, and its output, by tensor name."""
+    tensors = [name for layer in stages.layers for name in (layer.neuron.output, layer.root)]
+    own, others = split_by_owner(stages.ann, tensors)
+    carried = stages.network.carried
+    run_ann = runner(stages.ann, carried, (), list(dict.fromkeys([*own, stages.output])))
+    run_staircase_ann = runner(stages.staircase_ann, carried, own, others)
+    return lambda feeds: reference_values(run_ann, run_staircase_ann, feeds)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def rows(feeds: Mapping[str, Array], start: int, count: int) -> dict[str, Array]:
+    return {name: values[start : start + count] for name, values in feeds.items()}
+
+
+def batches(feeds: Mapping[str, Array], size: int) -> Iterator[dict[str, Array]]:
+    count = len(next(iter(feeds.values())))
+    return (rows(feeds, start, size) for start in range(0, count, size))
+
+
+def batch_size(layers: Sequence[Layer], copies: int) -> int:
+    """Samples whose neurons fit into `MEMORY`, ``copies`` float32 values each."""
+    one = 4 * copies * sum(layer.size for layer in layers)
+    return max(1, min(_LARGEST_BATCH, MEMORY // one))
