@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .simulation import Simulation
 
 Data = str | Path | Mapping[str, NDArray[np.generic]]
+Labels = str | Path | NDArray[np.generic]
 Progress = Callable[[str, float], None]
 
 RANDOM_SAMPLES = 16
@@ -41,6 +42,7 @@ def convert(
     output: str | Path | None = None,
     timesteps: int | None = None,
     data: Data | None = None,
+    labels: Labels | None = None,
     preprocessing: Preprocessing | None = None,
     check: bool = True,
     calibrate: Data | None = None,
@@ -55,8 +57,10 @@ def convert(
     Args:
         output: where to write; ``MODEL.snn.onnx`` beside the model by default.
         timesteps: the file's default T; by default the largest number of levels, at most 16.
-        data: an ``.npz`` or a mapping: the network's inputs ``[N, ...]`` under their names (or
-            ``x``), optional ``labels`` [N]; seeded random input by default.
+        data: an ``.npz``, ``.npy``, folder of ``.npz`` or images (`sources`), or a mapping: the
+            network's inputs ``[N, ...]`` under their names (or ``x``), optional ``labels`` [N];
+            seeded random input by default.
+        labels: class numbers [N], or a file of them (`labels`), where ``data`` has none.
         preprocessing: how uint8 images become floats; by default as the model's metadata says.
         check: verify the conversion; without it nothing is compared.
         calibrate: data from which plain ReLUs get their thresholds; they are refused without it.
@@ -82,7 +86,7 @@ def convert(
         )
     tell("reading", 0.0)
     loaded = model_io.load(source)
-    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
+    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing, labels)
     tell("converting", 0.1)
     options = _options(
         loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from, form
@@ -188,6 +192,7 @@ def check(
     *,
     data: Data,
     timesteps: Sequence[int] = (),
+    labels: Labels | None = None,
     preprocessing: Preprocessing | None = None,
     min_agreement: float | None = None,
     max_drop: float | None = None,
@@ -206,7 +211,7 @@ def check(
     loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
     form = forms.form_of(snn_file.model)
     network = form.read(snn_file.model)
-    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
+    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing, labels)
     tell("converting", 0.1)
     reference = pipeline.reference(loaded, samples.feeds)
     tell("verifying", 0.3)
@@ -251,6 +256,7 @@ def simulate(
     *,
     data: Data,
     timesteps: int | None = None,
+    labels: Labels | None = None,
     preprocessing: Preprocessing | None = None,
     record: Sequence[str] = (),
     batch: int | None = None,
@@ -267,7 +273,7 @@ def simulate(
     """
     loaded = model_io.load(Path(snn))
     simulator = Simulator(loaded.model, record=record, threads=threads)
-    samples = _samples(loaded, data, preprocessing)
+    samples = _samples(loaded, data, preprocessing, labels)
     return simulator.run(samples.feeds, timesteps, batch=batch)
 
 
@@ -278,6 +284,7 @@ def record(
     timesteps: int | None = None,
     output: str | Path | None = None,
     layers: Sequence[str] = (),
+    labels: Labels | None = None,
     preprocessing: Preprocessing | None = None,
     batch: int | None = None,
     threads: int = 0,
@@ -299,7 +306,7 @@ def record(
     loaded = model_io.load(Path(snn))
     info = _model_info(loaded)
     simulator = Simulator(loaded.model, record=layers, threads=threads)
-    samples = _samples(loaded, data, preprocessing)
+    samples = _samples(loaded, data, preprocessing, labels)
     steps = simulator.timesteps if timesteps is None else timesteps
     tell = progress or _silent
     by_timestep, recorded, arrays = recording.record(
@@ -349,12 +356,19 @@ def _options(
     )
 
 
-def _samples(loaded: Loaded, data: Data | None, preprocessing: Preprocessing | None) -> Samples:
+def _samples(
+    loaded: Loaded,
+    data: Data | None,
+    preprocessing: Preprocessing | None,
+    labels: Labels | None = None,
+) -> Samples:
     inputs = _input_specs(loaded.model)
     if data is None:
+        if labels is not None:
+            raise UsageError("--labels needs --data")
         return random_data(inputs, seed=0, count=RANDOM_SAMPLES)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
-    return load_data(data, inputs, metadata, preprocessing)
+    return load_data(data, inputs, metadata, preprocessing, labels)
 
 
 def _input_specs(model: onnx.ModelProto) -> list[InputSpec]:

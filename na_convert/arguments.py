@@ -100,6 +100,15 @@ def existing_file(path: Path | None) -> None:
     raise UsageError(f"{path}: no such file")
 
 
+def existing_data(path: Path | None) -> None:
+    """Raises UsageError where ``path`` is given, and is no file and no folder that holds any."""
+    if path is None or path.is_file() or (path.is_dir() and any(path.iterdir())):
+        return
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder with nothing in it")
+    raise UsageError(f"{path}: no such file")
+
+
 def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
     """Raises UsageError where ``path`` is given and cannot be written, or is ``not_over``."""
     if path is None:
@@ -164,6 +173,16 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         return tuple(float(Fraction(part.strip())) for part in text.split(","))
     except (ValueError, ZeroDivisionError, OverflowError):
         raise UsageError(f"{option} {text}: not a number, nor numbers with commas") from None
+
+
+def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
+    """One length in pixels, or height and width."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise UsageError(f"{option} {text}: one number of pixels is needed, or height,width")
+    return tuple(int(part) for part in parts)
 
 
 def fraction(text: str | None, option: str) -> float | None:

@@ -24,12 +24,14 @@ from .arguments import (
     FORMS,
     DefaultCommandGroup,
     at_least,
+    existing_data,
     existing_file,
     fraction,
     numbers,
     one_of,
     one_timestep,
     several_timesteps,
+    sizes,
     writable_file,
 )
 from .errors import CheckFailed, Interrupted, NaConvertError, NotConvertible, UsageError
@@ -62,6 +64,18 @@ Mean = Annotated[
 Std = Annotated[
     str | None,
     typer.Option("--std", metavar="F,F,F", help="uint8 images: standard deviation per channel"),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="class numbers, where the data has none"),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option("--resize", metavar="N", help="image files: the short side, or height,width"),
+]
+Crop = Annotated[
+    str | None,
+    typer.Option("--crop", metavar="N", help="image files: the middle; a side, or height,width"),
 ]
 ReadoutFrom = Annotated[
     str | None,
@@ -106,14 +120,17 @@ def convert_command(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="NPZ", help="samples to verify on: inputs or x, labels"),
+        typer.Option("--data", metavar="DATA", help="samples to verify on: .npz, .npy, folder"),
     ] = None,
+    labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
     std: Std = None,
+    resize: Resize = None,
+    crop: Crop = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option("--calibrate", metavar="NPZ", help="samples that give ReLUs their thresholds"),
+        typer.Option("--calibrate", metavar="DATA", help="samples that give ReLUs thresholds"),
     ] = None,
     percentile: Annotated[
         float, typer.Option("--percentile", metavar="F", help="of the values; 100: the maximum")
@@ -134,9 +151,11 @@ def convert_command(
     """Convert the low-bit ANN in MODEL to a spiking network, and prove that they agree."""
     steps = one_timestep(timesteps)
     one_of(form, "--form", FORMS)
-    pixels = _preprocessing(scale, mean, std)
-    for given in (model, data, calibrate):
-        existing_file(given)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
+    existing_file(model)
+    existing_file(labels)
+    for given in (data, calibrate):
+        existing_data(given)
     writable_file(output, "-o", not_over=model)
     writable_file(report, "--report", not_over=model)
 
@@ -144,7 +163,7 @@ def convert_command(
         from . import api
 
         return api.convert(
-            model, output=output, timesteps=steps, data=data, preprocessing=pixels,
+            model, output=output, timesteps=steps, data=data, labels=labels, preprocessing=pixels,
             check=not no_check, calibrate=calibrate, percentile=percentile,
             per_channel=per_channel, readout_from=readout_from, form=form, progress=progress,
         )  # fmt: skip
@@ -160,11 +179,13 @@ def inspect_command(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="NPZ", help="samples, where MODEL leaves sizes open"),
+        typer.Option("--data", metavar="DATA", help="samples, where MODEL leaves sizes open"),
     ] = None,
     scale: Scale = None,
     mean: Mean = None,
     std: Std = None,
+    resize: Resize = None,
+    crop: Crop = None,
     readout_from: ReadoutFrom = None,
     explain: Annotated[
         str | None,
@@ -177,9 +198,9 @@ def inspect_command(
 ) -> int:
     """Show what would be converted, and what cannot be; write nothing."""
     steps = one_timestep(timesteps)
-    pixels = _preprocessing(scale, mean, std)
-    for given in (model, data):
-        existing_file(given)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
+    existing_file(model)
+    existing_data(data)
     if explain is not None:
         return _explain(model, explain, as_json=as_json)
     writable_file(report, "--report", not_over=model)
@@ -199,7 +220,7 @@ def check_command(
     ann: Annotated[Path, typer.Argument(metavar="ANN", help="the ANN, an ONNX file")],
     snn: Annotated[Path, typer.Argument(metavar="SNN", help="the SNN that was made from it")],
     data: Annotated[
-        Path, typer.Option("--data", metavar="NPZ", help="samples: inputs or x, labels")
+        Path, typer.Option("--data", metavar="DATA", help="samples: .npz, .npy or folder")
     ],
     timesteps: Annotated[
         str | None,
@@ -213,9 +234,12 @@ def check_command(
         str | None,
         typer.Option("--max-drop", metavar="F", help="most ANN minus SNN accuracy, 0 to 1"),
     ] = None,
+    labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
     std: Std = None,
+    resize: Resize = None,
+    crop: Crop = None,
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -224,16 +248,18 @@ def check_command(
     """Compare an SNN file with its ANN; limits hold at every T given."""
     steps = several_timesteps(timesteps)
     least, most = fraction(min_agreement, "--min-agreement"), fraction(max_drop, "--max-drop")
-    pixels = _preprocessing(scale, mean, std)
-    for given in (ann, snn, data):
+    pixels = _preprocessing(scale, mean, std, resize, crop)
+    for given in (ann, snn, labels):
         existing_file(given)
+    existing_data(data)
+    for given in (ann, snn, data):
         writable_file(report, "--report", not_over=given)
 
     def run(progress: Progress) -> Result:
         from . import api
 
         return api.check(
-            ann, snn, data=data, timesteps=steps, preprocessing=pixels,
+            ann, snn, data=data, labels=labels, timesteps=steps, preprocessing=pixels,
             min_agreement=least, max_drop=most, progress=progress,
         )  # fmt: skip
 
@@ -244,7 +270,7 @@ def check_command(
 def simulate_command(
     snn: Annotated[Path, typer.Argument(metavar="SNN", help="an SNN file")],
     data: Annotated[
-        Path, typer.Option("--data", metavar="NPZ", help="samples: inputs or x, labels")
+        Path, typer.Option("--data", metavar="DATA", help="samples: .npz, .npy or folder")
     ],
     timesteps: Annotated[
         str | None,
@@ -262,18 +288,23 @@ def simulate_command(
         int | None, typer.Option("--batch", metavar="N", help="samples that run together")
     ] = None,
     threads: Annotated[int, typer.Option("--threads", metavar="N", help="of onnxruntime")] = 0,
+    labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
     std: Std = None,
+    resize: Resize = None,
+    crop: Crop = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
     """Run an SNN file; show its accuracy at each T, write outputs, spikes and membranes."""
     steps = one_timestep(timesteps)
-    pixels = _preprocessing(scale, mean, std)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
+    existing_file(snn)
+    existing_file(labels)
+    existing_data(data)
     for given in (snn, data):
-        existing_file(given)
         writable_file(output, "-o", not_over=given)
     at_least(batch, 1, "--batch")
     at_least(threads, 0, "--threads")
@@ -285,7 +316,7 @@ def simulate_command(
     try:
         with _progress(show=not quiet) as progress:
             result = api.record(
-                snn, data=data, timesteps=steps, output=output,
+                snn, data=data, labels=labels, timesteps=steps, output=output,
                 layers=tuple((record or "").split(",")) if record else (), preprocessing=pixels,
                 batch=batch, threads=threads, progress=progress,
             )  # fmt: skip
@@ -397,13 +428,17 @@ def _tell(error: NaConvertError, *, verbose: bool) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def _preprocessing(scale: str | None, mean: str | None, std: str | None) -> Preprocessing | None:
-    given = [numbers(scale, "--scale"), numbers(mean, "--mean"), numbers(std, "--std")]
-    if given == [None, None, None]:
+def _preprocessing(
+    scale: str | None, mean: str | None, std: str | None, resize: str | None, crop: str | None
+) -> Preprocessing | None:
+    if (scale, mean, std, resize, crop) == (None,) * 5:
         return None
     from .data import Preprocessing
 
-    return Preprocessing(*given)
+    return Preprocessing(
+        numbers(scale, "--scale"), numbers(mean, "--mean"), numbers(std, "--std"),
+        sizes(resize, "--resize"), sizes(crop, "--crop"),
+    )  # fmt: skip
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -1,12 +1,9 @@
-"""Samples for verification: an ``.npz`` of the network's inputs, or seeded random numbers."""
+"""Samples for verification: the network's inputs from files, or seeded random numbers."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .images import ImageFiles
+from .labels import read_labels
+from .lazy import LazyArray
+from .preprocessing import Preprocessing, to_floats
+from .sources import LABEL_NAMES, Arrays, open_source
+
+__all__ = ["InputSpec", "Preprocessing", "Samples", "load_data", "random_data"]
 
 Array = NDArray[Any]
-
-LABEL_NAMES = ("labels", "y")
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,15 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """Pixels to floats: ``(pixel * scale - mean) / std``, per channel of axis 1; None: left out."""
-
-    scale: tuple[float, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
 class Samples:
     """What a network is fed: ``feeds`` [N, ...] by input name, and class ``labels`` int64 [N].
 
-    ``description`` says where they come from, ``notes`` what was assumed about them.
+    A feed is an array, or gives one when it is sliced (`lazy.LazyArray`), so that data may be
+    larger than memory: take rows, ``feed[start:stop]``, never the whole. ``description`` says
+    where they come from, ``notes`` what was assumed about them.
     """
 
-    feeds: dict[str, Array]
+    feeds: dict[str, Any]
     labels: NDArray[np.int64] | None
     description: str
     notes: tuple[str, ...] = ()
@@ -59,36 +54,47 @@ def load_data(
     inputs: Sequence[InputSpec],
     metadata: Mapping[str, str] | None = None,
     preprocessing: Preprocessing | None = None,
+    labels: str | Path | Array | None = None,
 ) -> Samples:
-    """Samples from an ``.npz`` file or a mapping of arrays, checked against ``inputs``.
+    """Samples from whatever `sources.open_source` takes, checked against ``inputs``.
 
     Arrays carry the inputs' own names (``x`` also serves a network with a single input), and
-    optionally class labels, ``labels`` or ``y``. uint8 images for a float input become floats by
-    ``preprocessing``, and where that says nothing by the model's ``metadata``
-    (``na_convert.scale``, ``.mean``, ``.std``: JSON numbers or lists). Floats are taken as they
-    are unless ``preprocessing`` is given.
+    optionally class labels, ``labels`` or ``y``; or they come apart, as ``labels`` (an array or a
+    file, see `labels`). uint8 images for a float input become floats by ``preprocessing``, and
+    where that says nothing by the model's ``metadata`` (``na_convert.scale``, ``.mean``, ``.std``:
+    JSON numbers or lists). Floats are taken as they are unless ``preprocessing`` is given.
 
-    Raises DataError, one line, for whatever does not fit.
+    Raises DataError, one line, for whatever does not fit; for what is read later, when it is read.
     """
-    if isinstance(source, Mapping):
-        where, arrays = "data", {name: np.asarray(array) for name, array in source.items()}
-    else:
-        where, arrays = str(source), _read_npz(Path(source))
+    opened, how = open_source(source), preprocessing or Preprocessing()
+    where, arrays, notes = opened.where, dict(opened.arrays), list[str]()
+    apart = read_labels(Path(labels)) if isinstance(labels, str | Path) else labels
+    if opened.images is not None:
+        arrays, apart = _image_arrays(opened.images, inputs, how, apart, notes)
+    elif how.changes_size:
+        raise DataError(f"{where}: --resize and --crop are for image files")
+    if isinstance(apart, dict):
+        raise DataError(f"{where}: --labels has names, the samples have none", remedy=_IN_ORDER)
     names = _array_names(where, arrays, inputs)
-    notes: list[str] = []
+    used = set(names.values())
+    if apart is not None:
+        if any(name in arrays and name not in used for name in LABEL_NAMES):
+            raise DataError(f"{where}: holds labels already", remedy="leave out --labels")
+        arrays["labels"] = apart
     feeds = {}
     for spec in inputs:
-        place = f"{where}: {names[spec.name]}"
-        array = _to_dtype(
-            place, arrays[names[spec.name]], spec, metadata or {}, preprocessing, notes
-        )
-        feeds[spec.name] = array
+        array = arrays[names[spec.name]]
+        place = f"{where}: {names[spec.name]}" if opened.images is None else where
+        feeds[spec.name] = _to_dtype(place, array, spec, metadata or {}, how, notes)
     count = _common_length(where, feeds)
-    labels = _labels(where, arrays, set(names.values()), count, notes)
-    ignored = sorted(set(arrays) - set(names.values()) - set(LABEL_NAMES))
+    found = _labels(where, arrays, used, count, notes)
+    ignored = sorted(set(arrays) - used - set(LABEL_NAMES))
     if ignored:
         notes.append(f"{where}: not used: {', '.join(ignored)}")
-    return Samples(feeds, labels, where, tuple(notes))
+    return Samples(feeds, found, where, tuple(notes))
+
+
+_IN_ORDER = "give one number per sample, in their order"
 
 
 def random_data(inputs: Sequence[InputSpec], seed: int = 0, count: int = 8) -> Samples:
@@ -122,29 +128,40 @@ def random_data(inputs: Sequence[InputSpec], seed: int = 0, count: int = 8) -> S
     return Samples(feeds, None, f"random normal input, seed {seed}", notes)
 
 
-# --- reading --------------------------------------------------------------------------------------
+# --- checking -------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder", remedy="give an .npz file")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise DataError(f"{path}: a single array", remedy="save it with numpy.savez(path, x=x)")
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        pickled = "allow_pickle" in str(error) or "Object arrays" in str(error)
-        reason = "not an .npz file of plain numbers" if pickled else "not a readable .npz file"
-        raise DataError(f"{path}: {reason}", remedy="write it with numpy.savez") from error
+def _image_arrays(
+    images: ImageFiles,
+    inputs: Sequence[InputSpec],
+    how: Preprocessing,
+    labels: Array | dict[str, int] | None,
+    notes: list[str],
+) -> tuple[Arrays, Array | None]:
+    """The pixels as ``x``, and the labels."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise DataError(f"{images.folder}: images are for a network with one input [N, C, H, W]")
+    channels = inputs[0].shape[1]
+    pixels = images.pixels(1 if channels == 1 else 3, how)
+    height, width = inputs[0].shape[2:]
+    if not _matches(pixels.shape[2:], (height, width)):
+        raise DataError(
+            f"{images.files[0]}: has {pixels.shape[2]}x{pixels.shape[3]} pixels (height x width), "
+            f"the model wants {height or '?'}x{width or '?'}",
+            remedy="give --resize and --crop as in evaluating the model",
+        )
+    if isinstance(labels, dict) or labels is None:
+        if labels is None and images.classes is not None:
+            classes = sorted(set(images.classes))
+            notes.append(
+                f"{images.folder}: {len(classes)} class folders, numbered from 0 in the order of "
+                f"their names ({classes[0]} .. {classes[-1]})"
+            )
+        labels = images.labels(labels)
+    return {"x": pixels}, labels
 
 
-def _array_names(
-    where: str, arrays: Mapping[str, Array], inputs: Sequence[InputSpec]
-) -> dict[str, str]:
+def _array_names(where: str, arrays: Arrays, inputs: Sequence[InputSpec]) -> dict[str, str]:
     """For each input the name of its array."""
     names = {}
     for spec in inputs:
@@ -165,30 +182,60 @@ def _array_names(
 
 def _to_dtype(
     place: str,
-    array: Array,
+    array: Array | LazyArray,
     spec: InputSpec,
     metadata: Mapping[str, str],
-    preprocessing: Preprocessing | None,
+    how: Preprocessing,
     notes: list[str],
-) -> Array:
-    """``array`` checked and in the input's own dtype."""
+) -> Array | LazyArray:
+    """``array`` checked and in the input's own dtype; pixels and lazy arrays when they are read."""
     _check_shape(place, array, spec)
-    if spec.dtype.kind == "f" and (array.dtype == np.uint8 or array.dtype.kind == "f"):
+    convert = _conversion(place, array.dtype, spec, metadata, how, notes)
+    if isinstance(array, LazyArray):
+        return array.mapped(convert, spec.dtype)
+    if array.dtype == np.uint8 and spec.dtype.kind == "f":
+        convert(array[:1])  # what is wrong is said now
+        lazy = LazyArray(array.shape, array.dtype, lambda start, stop: array[start:stop])
+        return lazy.mapped(convert, spec.dtype)
+    return convert(array)
+
+
+def _conversion(
+    place: str,
+    dtype: np.dtype[Any],
+    spec: InputSpec,
+    metadata: Mapping[str, str],
+    how: Preprocessing,
+    notes: list[str],
+) -> Callable[[Array], Array]:
+    """From rows of ``dtype`` to those of the input; raises DataError where there is no way."""
+    if spec.dtype.kind == "f" and (dtype == np.uint8 or dtype.kind == "f"):
         working = np.promote_types(spec.dtype, np.float32)
-        array = _to_floats(place, array, metadata, preprocessing, working, notes)
-        with np.errstate(over="ignore"):
-            array = array.astype(spec.dtype)
-        bad = array.size - int(np.isfinite(array).sum())
-        if bad:
-            raise DataError(f"{place}: {bad} of {array.size} values are not finite as {spec.dtype}")
-        return array
-    if preprocessing is not None and preprocessing != Preprocessing():
+        floats = to_floats(place, dtype, metadata, how, working, notes)
+        return lambda rows: _finite(place, floats(rows), spec.dtype)
+    if how.changes_values:
         raise DataError(f"{place}: --scale, --mean and --std do not apply to a {spec.dtype} input")
-    if array.dtype.kind in "iu" and spec.dtype.kind in "iu" and _fits(array, spec.dtype):
-        return array.astype(spec.dtype)
-    if array.dtype == spec.dtype:
-        return array
-    raise DataError(f"{place}: holds {array.dtype}, the model wants {spec.dtype}", node=spec.name)
+    mismatch = DataError(f"{place}: holds {dtype}, the model wants {spec.dtype}", node=spec.name)
+    if dtype == spec.dtype:
+        return lambda rows: rows
+    if dtype.kind not in "iu" or spec.dtype.kind not in "iu":
+        raise mismatch
+
+    def fitted(rows: Array) -> Array:
+        if not _fits(rows, spec.dtype):
+            raise mismatch
+        return rows.astype(spec.dtype)
+
+    return fitted
+
+
+def _finite(place: str, rows: Array, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        rows = rows.astype(dtype, copy=False)
+    bad = rows.size - int(np.isfinite(rows).sum())
+    if bad:
+        raise DataError(f"{place}: {bad} of {rows.size} values are not finite as {dtype}")
+    return rows
 
 
 def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
@@ -196,7 +243,7 @@ def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
     return bool(array.min() >= limits.min and array.max() <= limits.max)
 
 
-def _check_shape(place: str, array: Array, spec: InputSpec) -> None:
+def _check_shape(place: str, array: Array | LazyArray, spec: InputSpec) -> None:
     wanted, got = _shape(("N", *spec.shape[1:])), _shape(array.shape)
     mismatch = f"{place}: has shape {got}, the model wants {wanted}"
     if _matches(array.shape, spec.shape[1:]):
@@ -228,7 +275,7 @@ def _shape(shape: Sequence[int | str | None]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def _common_length(where: str, feeds: Mapping[str, Array]) -> int:
+def _common_length(where: str, feeds: Arrays) -> int:
     lengths = {name: len(array) for name, array in feeds.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in lengths.items())
@@ -237,12 +284,12 @@ def _common_length(where: str, feeds: Mapping[str, Array]) -> int:
 
 
 def _labels(
-    where: str, arrays: Mapping[str, Array], inputs: set[str], count: int, notes: list[str]
+    where: str, arrays: Arrays, inputs: set[str], count: int, notes: list[str]
 ) -> NDArray[np.int64] | None:
     for name in LABEL_NAMES:
         if name not in arrays or name in inputs:
             continue
-        labels = arrays[name]
+        labels = np.asarray(arrays[name])
         if name == "y" and labels.dtype.kind == "f":
             notes.append(f"{where}: y holds {labels.dtype} {_shape(labels.shape)}, no class labels")
             continue
@@ -257,92 +304,3 @@ def _labels(
             raise DataError(f"{where}: {len(labels)} {name} for {count} samples")
         return labels.astype(np.int64)
     return None
-
-
-# --- pixels to floats -----------------------------------------------------------------------------
-
-
-def _to_floats(
-    place: str,
-    array: Array,
-    metadata: Mapping[str, str],
-    given: Preprocessing | None,
-    working: np.dtype[Any],
-    notes: list[str],
-) -> Array:
-    given = given or Preprocessing()
-    if array.dtype != np.uint8:
-        if given == Preprocessing():
-            return array
-        notes.append(f"{place}: {array.dtype} made {_formula(given)} (by the options)")
-        return _apply(place, array, given, working)
-    stored = _stored(metadata)
-    chosen = Preprocessing(
-        *(
-            getattr(stored, f.name) if getattr(given, f.name) is None else getattr(given, f.name)
-            for f in fields(Preprocessing)
-        )
-    )
-    if chosen == Preprocessing():
-        raise DataError(
-            f"{place}: holds uint8 pixels, and the model does not say how they become floats",
-            remedy="give --scale (for instance 1/255), --mean and --std as in training",
-        )
-    origin = "the options" if chosen == given else "the model's metadata"
-    if origin != "the options" and given != Preprocessing():
-        origin = "the options and the model's metadata"
-    notes.append(f"{place}: uint8 pixels made {_formula(chosen)} (by {origin})")
-    return _apply(place, array, chosen, working)
-
-
-def _stored(metadata: Mapping[str, str]) -> Preprocessing:
-    values: dict[str, tuple[float, ...] | None] = {}
-    for name in ("scale", "mean", "std"):
-        text = metadata.get(f"na_convert.{name}")
-        if text is None:
-            continue
-        try:
-            value = json.loads(text)
-            numbers = value if isinstance(value, list) else [value]
-            values[name] = tuple(float(number) for number in numbers)
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"the model's metadata na_convert.{name} is no number or list of numbers: {text!r}",
-                remedy=f"give --{name}",
-            ) from error
-    return Preprocessing(**values)
-
-
-def _apply(place: str, array: Array, how: Preprocessing, working: np.dtype[Any]) -> Array:
-    result = array.astype(working)
-    if how.scale is not None:
-        result *= _per_channel(place, "scale", how.scale, array)
-    if how.mean is not None:
-        result -= _per_channel(place, "mean", how.mean, array)
-    if how.std is not None:
-        if 0 in how.std:
-            raise DataError(f"{place}: --std holds a zero")
-        result /= _per_channel(place, "std", how.std, array)
-    return result
-
-
-def _per_channel(place: str, name: str, values: tuple[float, ...], array: Array) -> Array:
-    if len(values) == 1:
-        return np.asarray(values[0])
-    channels = array.shape[1] if array.ndim > 1 else 1
-    if len(values) != channels:
-        raise DataError(f"{place}: --{name} has {len(values)} values for {channels} channels")
-    return np.asarray(values).reshape(-1, *[1] * (array.ndim - 2))
-
-
-def _formula(how: Preprocessing) -> str:
-    def text(values: tuple[float, ...]) -> str:
-        inside = ", ".join(f"{value:.4g}" for value in values)
-        return inside if len(values) == 1 else f"[{inside}]"
-
-    formula = "x" if how.scale is None else f"x * {text(how.scale)}"
-    if how.mean is not None:
-        formula = f"{formula} - {text(how.mean)}"
-    if how.std is not None:
-        formula = f"({formula}) / {text(how.std)}"
-    return formula

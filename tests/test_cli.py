@@ -112,7 +112,7 @@ def test_convert_passes_its_options_on(calls: Calls) -> None:
     progress("verifying", 0.5)
     assert call == {
         "command": "convert", "args": (Path("model.onnx"),), "output": Path("out.onnx"),
-        "timesteps": 4, "data": Path("data.npz"), "check": True,
+        "timesteps": 4, "data": Path("data.npz"), "labels": None, "check": True,
         "preprocessing": Preprocessing(scale=(1 / 255,), mean=(0.0, -1.0)),
         "calibrate": None, "percentile": 100.0, "per_channel": False, "readout_from": None,
         "form": "folded",

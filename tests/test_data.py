@@ -181,8 +181,9 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
     text = tmp_path / "text.npz"
     text.write_text("hello")
     refused("not ", text)
-    np.save(tmp_path / "one.npy", images())
-    refused("a single array", tmp_path / "one.npy")
+    with (tmp_path / "one.npz").open("wb") as file:
+        np.save(file, images())
+    refused("a single array", tmp_path / "one.npz")
     np.savez(tmp_path / "objects.npz", x=np.array([{}, None], object))
     refused("plain numbers", tmp_path / "objects.npz")
     np.savez(tmp_path / "cut.npz", x=images())
