@@ -41,35 +41,72 @@ def file_runner(model: onnx.ModelProto, record: Sequence[str] = (), threads: int
 
 def step_runner(model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0) -> Runner:
     """A step file, for any number of steps; ``record``: neuron layers to keep."""
-    recorded = {
-        node.name: (node.input[0], node.output[0])
-        for node in model.graph.node
-        if node.domain == neurons.DOMAIN
-        and node.op_type.removesuffix("Step") in neurons.NEURON_OPS
-        and node.name in record
-    }
-    unknown = [name for name in record if name not in recorded]
-    if unknown:
-        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
-    kept = step.states(model)
-    names = [o.name for o in model.graph.output if o.name not in kept.values()]
-    inner = list(dict.fromkeys(t for pair in recorded.values() for t in pair if t not in names))
-    runner = session(_with_outputs(model, inner), threads=threads)
-    wanted = [*names, *kept.values(), *inner]
+    stepper = Stepper(model, record, threads)
 
     def run(feeds: Feeds, timesteps: int) -> Simulation:
-        outputs, steps = {}, []
-        state: dict[str, Array] = {}
+        stepper.reset()
+        outputs, currents, spikes = {}, [], []
         for t in range(1, timesteps + 1):
-            found = dict(zip(wanted, runner.run(wanted, {**feeds, **state}), strict=True))
-            state = {name: found[after] for name, after in kept.items()}
-            outputs[t] = {name: found[name] for name in names}
-            steps.append(found)
-        currents = {k: np.stack([s[pair[0]] for s in steps]) for k, pair in recorded.items()}
-        spikes = {k: np.stack([s[pair[1]] for s in steps]) for k, pair in recorded.items()}
-        return Simulation(outputs, currents, spikes)
+            outputs[t] = stepper.step(feeds)
+            currents.append(stepper.currents)
+            spikes.append(stepper.spikes)
+        return Simulation(
+            outputs,
+            {name: np.stack([step[name] for step in currents]) for name in stepper.recorded},
+            {name: np.stack([step[name] for step in spikes]) for name in stepper.recorded},
+        )
 
     return run
+
+
+class Stepper:
+    """A step file with its state between two time steps; the session is made once.
+
+    Attributes:
+        t: steps made.
+        currents, spikes, membranes: of the recorded layers at the last step, ``[N, ...]``.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0
+    ) -> None:
+        nodes = {
+            node.name: node
+            for node in model.graph.node
+            if node.domain == neurons.DOMAIN
+            and node.op_type.removesuffix("Step") in neurons.NEURON_OPS
+        }
+        unknown = [name for name in record if name not in nodes]
+        if unknown:
+            raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
+        self.recorded = tuple(record)
+        self._nodes = {name: nodes[name] for name in record}
+        self._states = step.states(model)
+        self._outputs = [o.name for o in model.graph.output if o.name not in self._states.values()]
+        inner = [t for n in self._nodes.values() for t in (n.input[0], n.output[0])]
+        extra = [t for t in dict.fromkeys(inner) if t not in self._outputs]
+        self._wanted = [*self._outputs, *self._states.values(), *extra]
+        self._session = session(_with_outputs(model, extra), threads=threads)
+        self.reset()
+
+    def reset(self) -> None:
+        """To the state before the first step."""
+        self.t = 0
+        self._state: dict[str, Array] = {}
+        self.currents: dict[str, Array] = {}
+        self.spikes: dict[str, Array] = {}
+        self.membranes: dict[str, Array] = {}
+
+    def step(self, feeds: Feeds) -> dict[str, Array]:
+        """One time step; the outputs on the mean over the steps so far."""
+        values = self._session.run(self._wanted, {**feeds, **self._state})
+        found = dict(zip(self._wanted, values, strict=True))
+        self._state = {name: found[after] for name, after in self._states.items()}
+        self.t += 1
+        self.currents = {name: found[node.input[0]] for name, node in self._nodes.items()}
+        self.spikes = {name: found[node.output[0]] for name, node in self._nodes.items()}
+        self.membranes = {name: self._state[node.input[1]] for name, node in self._nodes.items()}
+        return {name: found[name] for name in self._outputs}
 
 
 def form_name(model: onnx.ModelProto) -> str:

@@ -143,8 +143,7 @@ class NumpyState:
         }
         self._outputs = [o.name for o in graph.outputs]
         self._dtype = dtype
-        self._states: States = {}
-        self._advance = layers_with_state(self._states)
+        self._advance = layers_with_state()
         self._feeds: Feeds = {}
         self._constant: dict[str, Array] = {}
         self._total: dict[str, Array] = {}
@@ -175,22 +174,16 @@ class NumpyState:
         mean = {name: self._total[before] / self.t for name, before in self._decoded.items()}
         return evaluate(self._graph, {**self._feeds, **mean}, self._outputs, dtype=self._dtype)
 
-    def membranes(self) -> dict[str, Array]:
-        """Membranes after the last step by the name of the neurons' output tensor."""
-        found = self._states.items()
-        return {name: state.membrane for name, state in found if isinstance(state, IFState)}
-
 
 States: TypeAlias = dict[str, IFState | MaxPoolCountsState]
 
 
-def layers_with_state(states: States | None = None) -> Stateful:
+def layers_with_state() -> Stateful:
     """A function that advances neurons and max-pools by one time step at each call.
 
-    The first call for a node starts it; see `neurons` for the equations. ``states`` holds them, by
-    output tensor.
+    The first call for a node starts it; see `neurons` for the equations.
     """
-    states = {} if states is None else states
+    states: States = {}
 
     def advance(node: gs.Node, x: Array) -> Array:
         key = node.outputs[0].name

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from . import forms, model_io, snn
 from .errors import UsageError
 from .forms.folded import to_folded
-from .running import file_runner
-from .simulation import Feeds, NumpyState, Simulation, fixed_batch
+from .forms.step import to_step
+from .running import Stepper, file_runner
+from .simulation import Feeds, Simulation, fixed_batch
 from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]
@@ -33,7 +34,7 @@ class Simulator:
             logits = simulator.step(frame)["logits"]
         simulator.reset()
 
-    `step` follows the neurons' equations in numpy; `run` takes the file as it is to onnxruntime.
+    `run` takes the file as it is to onnxruntime; `step` its step form, which is made of it.
 
     Args:
         source: an SNN file, its model, or the network inside.
@@ -69,49 +70,52 @@ class Simulator:
         self.recorded = matching_layers(self.layers, record)
         self._nodes = {n.name: n for n in snn.neuron_nodes(graph)}
         self._run = file_runner(self.model, self.recorded, threads)
-        self._state = NumpyState(self.network, self.recorded)
-        self._count = 0  # samples since the first step
+        self._threads = threads
+        self._stepper: Stepper | None = None
+        self._feeds_before: Feeds = {}
 
     @property
     def t(self) -> int:
-        return self._state.t
+        return self._stepper.t if self._stepper else 0
 
     def reset(self) -> None:
         """Back to the first time step: membranes and sums as at the start."""
-        self._state = NumpyState(self.network, self.recorded)
+        if self._stepper is not None:
+            self._stepper.reset()
 
     def step(self, x: Array | Feeds | None = None) -> dict[str, Array]:
         """One time step on ``x`` [N, ...]; the outputs by name, on the mean over the steps so far.
 
         Args:
-            x: the input, or several by name; None repeats that of the step before (its part in
-                front of the neurons is not computed again). N stays the same until `reset`.
+            x: the input, or several by name; None repeats that of the step before. N stays the
+                same until `reset`.
 
         Raises UsageError where the first step has no input, or N changes.
         """
         if x is None and not self.t:
             raise UsageError("the first step needs an input", remedy="step(x)")
-        feeds = None if x is None else self._feeds(x)
-        if feeds is not None:
-            count = len(next(iter(feeds.values())))
-            if self.t and count != self._count:
-                raise UsageError(
-                    f"the batch was {self._count} at the first step, and is {count} now",
-                    remedy="reset() first",
-                )
-            self._count = count
-        return self._state.step(feeds)
+        feeds = self._feeds_before if x is None else self._feeds(x)
+        before, now = _count(self._feeds_before), _count(feeds)
+        if self.t and before != now:
+            raise UsageError(
+                f"the batch was {before} at the first step, and is {now} now",
+                remedy="reset() first",
+            )
+        if self._stepper is None:
+            self._stepper = Stepper(to_step(self.network), self.recorded, self._threads)
+        self._feeds_before = feeds
+        return self._stepper.step(feeds)
 
     @property
     def spikes(self) -> dict[str, Array]:
         """Who fired in the last step: bool [N, ...] by recorded layer."""
-        return {name: values != 0 for name, values in self._state.spikes.items()}
+        found = self._stepper.spikes if self._stepper else {}
+        return {name: values != 0 for name, values in found.items()}
 
     @property
     def membranes(self) -> dict[str, Array]:
         """Membranes after the last step, [N, ...] by recorded layer."""
-        found = self._state.membranes()
-        return {name: found[self._nodes[name].outputs[0].name] for name in self.recorded if found}
+        return dict(self._stepper.membranes) if self._stepper else {}
 
     def run(
         self, x: Array | Feeds, timesteps: int | None = None, *, batch: int | None = None
@@ -155,6 +159,10 @@ class Simulator:
                 f"the network has {len(self.inputs)} inputs", remedy="give a dict of arrays by name"
             )
         return {self.inputs[0]: x}
+
+
+def _count(feeds: Feeds) -> int:
+    return len(next(iter(feeds.values()), ()))
 
 
 def matching_layers(layers: Sequence[str], record: Sequence[str]) -> tuple[str, ...]:
