@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,8 +164,11 @@ def final_weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_digits_recipe_learns_and_writes_everything(tmp_path: Path) -> None:
+    (line,) = re.findall(r"&& na-train (.*)$", (_ROOT / "README.md").read_text(), re.MULTILINE)
+    recipe, *options = line.split()
+    assert options == ["--out", "runs/digits"]
     out = tmp_path / "out"
-    run = run_command(_ROOT / "recipes" / "digits.toml", "--out", out)
+    run = run_command(_ROOT / recipe, "--out", out)
     assert "SNN accuracy" in run.stdout
     report = json.loads((out / "report.json").read_text())
     assert report["recipe"]["name"] == "digits"
