@@ -23,7 +23,8 @@ from .passes.calibrate import Calibration
 from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result, SimulationResult
 from .rungs import failure, of_check, passes_figure
 from .simulator import Simulator
-from .snn import TIMESTEPS
+from .snn import BIAS_TIMESTEPS, TIMESTEPS, Snn
+from .tuning import MAX_TIMESTEPS, Target, check_target, tune
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -50,6 +51,9 @@ def convert(
     per_channel: bool = False,
     readout_from: str | None = None,
     form: str = folded.FORM,
+    calibrate_bias: Data | None = None,
+    target_agreement: float | None = None,
+    target_drop: float | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Convert the ANN in ``model`` to an SNN, verify it, and write it.
@@ -68,6 +72,11 @@ def convert(
         per_channel: measure a threshold per channel instead of per layer.
         readout_from: name of a node; everything behind it stays analog, on the time-mean.
         form: of the file: "folded" (any T in one run) or "step" (one time step per call).
+        calibrate_bias: a few hundred samples, on which each layer's biases are shifted so that its
+            mean current at T is the ANN's; a quarter of them decides whether that stays.
+        target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
+            share of ``data`` gets the ANN's class.
+        target_drop: the same for the ANN's accuracy minus the SNN's; both may be given.
         progress: called with a step's name and the share done, 0 to 1.
 
     Raises:
@@ -87,6 +96,10 @@ def convert(
     tell("reading", 0.0)
     loaded = model_io.load(source)
     info, samples = _model_info(loaded), _samples(loaded, data, preprocessing, labels)
+    wanted = _target(target_agreement, target_drop, timesteps, samples, given=data is not None)
+    bias_feeds = None
+    if calibrate_bias is not None:
+        bias_feeds = _samples(loaded, calibrate_bias, preprocessing).feeds
     tell("converting", 0.1)
     options = _options(
         loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from, form
@@ -99,7 +112,17 @@ def convert(
             remedy="see the table: each is named with the reason and what to do",
             refused=converted.refused,
         )
-    parts = written.parts(converted.snn)
+    tell("tuning", 0.2)
+    tuned = tune(
+        converted.snn,
+        converted.staircase_ann,
+        samples,
+        bias_feeds=bias_feeds,
+        target=wanted,
+        progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
+    )
+    snn = tuned.network
+    parts = written.parts(snn)
     onnx.checker.check_model(parts.typed(), full_check=True)
     equivalence: Equivalence | None = None
     if check:
@@ -107,25 +130,26 @@ def convert(
         equivalence = measure(
             converted.ann,
             converted.staircase_ann,
-            converted.snn,
+            snn,
             parts.whole(),
             samples,
-            timesteps=range(1, converted.snn.timesteps + 1),
+            timesteps=range(1, snn.timesteps + 1),
             progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
         )
         equivalence = _with_passes(equivalence, converted)
     result = Result(
         model=info,
-        timesteps=converted.snn.timesteps,
+        timesteps=snn.timesteps,
         form=form,
         form_note=written.why,
-        neurons=converted.snn.neurons,
+        neurons=snn.neurons,
         refused=(),
-        passes=converted.reports,
+        passes=(*converted.reports, *tuned.reports),
         equivalence=equivalence,
         output=None,
         passed=False,
-        notes=(*samples.notes, *converted.notes),
+        notes=(*samples.notes, *converted.notes, *tuned.notes),
+        bias_calibration=tuned.bias,
     )
     error = failure(equivalence.figures, result) if equivalence is not None else None
     if error is not None:
@@ -133,7 +157,7 @@ def convert(
     tell("writing", 0.97)
     size, digest = model_io.save(parts, target)
     tell("done", 1.0)
-    counts = op_counts(all_nodes(converted.snn.graph))
+    counts = op_counts(all_nodes(snn.graph))
     return replace(
         result,
         output=OutputInfo(str(target), size, digest, counts),
@@ -240,7 +264,7 @@ def check(
         equivalence=equivalence,
         output=None,
         passed=not broken,
-        notes=samples.notes,
+        notes=(*samples.notes, *_bias_notes(network)),
         seconds=time.perf_counter() - start,
     )
     error = failure([f for f in equivalence.figures if f not in limits], result)
@@ -331,6 +355,16 @@ def record(
     )
 
 
+def _bias_notes(network: Snn) -> tuple[str, ...]:
+    steps = network.carried.metadata.get(BIAS_TIMESTEPS)
+    if steps is None:
+        return ()
+    return (
+        f"the SNN's biases were calibrated at T = {steps}: the checks take the recorded shifts "
+        "back before they compare currents with the ANN's",
+    )
+
+
 def _options(
     loaded: Loaded,
     preprocessing: Preprocessing | None,
@@ -354,6 +388,21 @@ def _options(
         readout_from=readout_from,
         form=form,
     )
+
+
+def _target(
+    agreement: float | None,
+    drop: float | None,
+    most: int | None,
+    samples: Samples,
+    *,
+    given: bool,
+) -> Target | None:
+    if agreement is None and drop is None:
+        return None
+    target = Target(agreement, drop, MAX_TIMESTEPS if most is None else most)
+    check_target(target, samples, given=given)
+    return target
 
 
 def _samples(

@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .counting import Counted, Counter, file_counter, numpy_counter
-from .cut import Runner, takes
+from .cut import Runner, runs_in_onnxruntime
 from .data import Samples
 from .layers import Layer, reference_values, split_by_owner
 from .results import ClassResult, TimestepResult
@@ -56,9 +56,7 @@ class Stages:
         return str(self.ann.outputs[0].name)
 
     def runs_in_onnxruntime(self) -> bool:
-        """Always, but in double, where onnxruntime lacks many operators."""
-        kinds = {value.type.tensor_type.elem_type for value in self.file.graph.input}
-        return onnx.TensorProto.DOUBLE not in kinds or takes(self.file)
+        return runs_in_onnxruntime(self.file)
 
 
 @dataclass(frozen=True)

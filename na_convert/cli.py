@@ -142,6 +142,18 @@ def convert_command(
     form: Annotated[
         str, typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}")
     ] = FORMS[0],
+    calibrate_bias: Annotated[
+        Path | None,
+        typer.Option("--calibrate-bias", metavar="NPZ", help="samples to correct biases at T on"),
+    ] = None,
+    target_agreement: Annotated[
+        str | None,
+        typer.Option("--target-agreement", metavar="F", help="the smallest T with it, up to -T"),
+    ] = None,
+    target_drop: Annotated[
+        str | None,
+        typer.Option("--target-drop", metavar="F", help="the smallest T with it; needs labels"),
+    ] = None,
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -152,9 +164,11 @@ def convert_command(
     steps = one_timestep(timesteps)
     one_of(form, "--form", FORMS)
     pixels = _preprocessing(scale, mean, std, resize, crop)
+    agreement = fraction(target_agreement, "--target-agreement")
+    drop = fraction(target_drop, "--target-drop")
     existing_file(model)
     existing_file(labels)
-    for given in (data, calibrate):
+    for given in (data, calibrate, calibrate_bias):
         existing_data(given)
     writable_file(output, "-o", not_over=model)
     writable_file(report, "--report", not_over=model)
@@ -165,7 +179,9 @@ def convert_command(
         return api.convert(
             model, output=output, timesteps=steps, data=data, labels=labels, preprocessing=pixels,
             check=not no_check, calibrate=calibrate, percentile=percentile,
-            per_channel=per_channel, readout_from=readout_from, form=form, progress=progress,
+            per_channel=per_channel, readout_from=readout_from, form=form,
+            calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
+            progress=progress,
         )  # fmt: skip
 
     return _carry_out("convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -57,6 +57,12 @@ def takes(model: onnx.ModelProto) -> bool:
     return True
 
 
+def runs_in_onnxruntime(file: onnx.ModelProto) -> bool:
+    """Whether the SNN ``file`` does: always, but in double, where many operators are missing."""
+    kinds = {value.type.tensor_type.elem_type for value in file.graph.input}
+    return onnx.TensorProto.DOUBLE not in kinds or takes(file)
+
+
 def _prepare(
     model: onnx.ModelProto,
     cuts: set[str],

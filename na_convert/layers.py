@@ -58,6 +58,13 @@ class Layer:
         levels = self.function.levels if isinstance(self.function, Staircase) else 1
         return np.asarray(np.abs(self.expected.threshold) / levels)
 
+    @cached_property
+    def bias_shift(self) -> Array:
+        """What calibration added to the current, ``[C, 1, ...]`` against one sample; else 0."""
+        if self.neuron.bias_shift is None:
+            return np.zeros(())
+        return per_channel(np.asarray(self.neuron.bias_shift), self.neuron.shape)
+
     @property
     def size(self) -> int:
         """Neurons of one sample."""
@@ -72,6 +79,11 @@ class Layer:
         """The ANN's activation ``value`` as a share of the amplitude: 0 at the lowest level, 1 at
         the highest."""
         return np.asarray((value - self.expected.output_offset) / self.expected.amplitude)
+
+
+def per_channel(values: Array, shape: Sequence[int]) -> Array:
+    """``values`` [C] so that they broadcast against one sample of ``shape`` [C, ...] (or [])."""
+    return values.reshape(values.shape[: len(shape)] + (1,) * (len(shape) - 1))
 
 
 def match_layers(network: Snn, staircase_ann: gs.Graph) -> tuple[Layer, ...]:

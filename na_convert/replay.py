@@ -5,6 +5,9 @@ constant current through the SNN's own convolutions, biases and pools, let the l
 run for T = p steps, and each must fire as often as the ANN's level says (DESIGN: the replay). All
 in float64, the ANN recomputed too, so that only what conversion did is left of the differences:
 weights rounded to the file's float type once more. That noise is measured, not assumed.
+
+Where biases were calibrated, the recorded shift of a layer's current is taken back first: what is
+left must be the ANN's. A shift in the file that is not the recorded one is an error in the current.
 """
 
 from __future__ import annotations
@@ -168,13 +171,15 @@ def _replay_layer(
 ) -> LayerReplay:
     expected = layer.expected
     wanted = values[layer.root] * expected.current_gain + expected.current_offset
-    difference = np.abs(currents[layer.current] - wanted) / layer.stair
-    tolerance = _tolerance(layer, wanted / layer.stair, noise[layer.current])
+    current = currents[layer.current] - layer.bias_shift
+    difference = np.abs(current - wanted) / layer.stair
+    position = np.abs(wanted) + np.abs(layer.bias_shift)
+    tolerance = _tolerance(layer, position / layer.stair, noise[layer.current])
     output = values[layer.neuron.output] - _offset(layer)
     if not isinstance(layer.function, Staircase):
         return _ramp(layer, output, difference, tolerance)
     level = np.round(output / expected.amplitude * layer.function.levels)
-    counts = fire(layer, currents[layer.current], layer.function.levels)
+    counts = fire(layer, current, layer.function.levels)
     differs = counts != level
     tie = layer.function.distance_to_edge(values[layer.root]) <= tolerance
     step = np.abs(expected.amplitude) / layer.function.levels

@@ -54,6 +54,7 @@ class Neuron:
         tie_rule: how the ANN rounds halves: "half_even", "half_up", "half_away", "floor", ...
         constant_input: True where the current is the same at every time step.
         shape: of one sample's layer, without the batch.
+        bias_shift: what calibration added to the current, per channel; None: nothing.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Neuron:
     tie_rule: str
     constant_input: bool
     shape: tuple[int, ...]
+    bias_shift: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,35 @@ class Equivalence:
 
 
 @dataclass(frozen=True)
+class LayerShift:
+    """What calibration adds to the current of one layer, in thresholds, over its channels."""
+
+    name: str
+    mean_abs: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class BiasCalibration:
+    """What `calibrate_bias` measured at T time steps, and whether its shifts stay in the network.
+
+    Attributes:
+        samples: how many the shifts were measured on; `held_out` others decided.
+        plain, calibrated: the SNN beside the ANN on the held-out samples, without and with them.
+        kept: the shifts are in the network.
+        layers: in order; those whose current is constant over time have none.
+    """
+
+    timesteps: int
+    samples: int
+    held_out: int
+    plain: TimestepResult
+    calibrated: TimestepResult
+    kept: bool
+    layers: tuple[LayerShift, ...]
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     path: str
     sha256: str
@@ -252,6 +283,7 @@ class Result:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     form_note: str = ""
+    bias_calibration: BiasCalibration | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ the graph without state is the ANN with its activations replaced.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -26,6 +27,8 @@ from .graph import Carried, is_ours
 from .results import Neuron
 
 TIMESTEPS = "timesteps"  # the input of files that run for any number of steps
+BIAS_TIMESTEPS = "na_convert.bias_timesteps"  # metadata: the T that biases were calibrated for
+
 STATEFUL_OPS = (*neurons.NEURON_OPS, "MaxPoolCounts")
 
 
@@ -75,8 +78,19 @@ def metadata(snn: Snn, form: str, tool: str, source_sha256: str) -> dict[str, st
         "na_convert.version": tool,
         "na_convert.form": form,
         "na_convert.source_sha256": source_sha256,
-        "na_convert.timesteps": str(snn.timesteps),
         "na_convert.tie_rule": "half_up",
+        **_changing(snn),
+    }
+
+
+def recorded(snn: Snn, extra: Mapping[str, str] | None = None) -> Snn:
+    """``snn`` with its metadata saying what its neurons and its T are now, and ``extra``."""
+    return replace(snn, carried=snn.carried.with_metadata({**_changing(snn), **(extra or {})}))
+
+
+def _changing(snn: Snn) -> dict[str, str]:
+    return {
+        "na_convert.timesteps": str(snn.timesteps),
         "na_convert.neurons": json.dumps([asdict(n) for n in snn.neurons], sort_keys=True),
     }
 

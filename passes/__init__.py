@@ -1,7 +1,7 @@
 """The rewriting steps, in order. Each is a module with ``run(graph) -> PassReport``.
 
 ``calibrate`` runs only where the user gives data for it; ``to_spiking`` comes last and also returns
-the neuron layers.
+the neuron layers. ``calibrate_bias``, if asked for, runs on the finished network.
 """
 
 from __future__ import annotations
