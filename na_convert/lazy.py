@@ -43,3 +43,15 @@ class LazyArray:
     def mapped(self, function: Callable[[Array], Array], dtype: np.dtype[Any]) -> LazyArray:
         """``function`` of each part that is read; it keeps the shape."""
         return LazyArray(self.shape, dtype, lambda a, b: function(self.read(a, b)))
+
+
+def pick(array: Array | LazyArray, rows: NDArray[np.int64]) -> Array | LazyArray:
+    """The rows of ``array`` with these indices, in this order; lazy where ``array`` is."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(array[rows])
+
+    def read(start: int, stop: int) -> Array:
+        parts = [array[row : row + 1] for row in rows[start:stop]]
+        return np.concatenate(parts) if parts else array[0:0]
+
+    return LazyArray((len(rows), *array.shape[1:]), array.dtype, read)

@@ -34,6 +34,7 @@ from na_convert.behaviour import batch_size, batches
 from na_convert.errors import DataError
 from na_convert.layer_currents import Currents, layer_currents, spikes_behind
 from na_convert.layers import Layer, match_layers, per_channel
+from na_convert.lazy import pick
 from na_convert.neurons import IFState
 from na_convert.outputs import ann_output, snn_output
 from na_convert.results import BiasCalibration, LayerShift, Neuron, PassReport, Skip
@@ -45,7 +46,7 @@ from na_convert.teacher_forcing import runner
 from .add_bias import add_to_current
 
 Array: TypeAlias = NDArray[Any]
-Feeds: TypeAlias = Mapping[str, Array]
+Feeds: TypeAlias = Mapping[str, Any]  # arrays, or lazy ones
 
 LEAST_SAMPLES = 8
 _EXACT = "its mean current is the ANN's already"
@@ -101,7 +102,7 @@ def run(
     return BiasFold(shifted if kept else network, report, found)
 
 
-def split(feeds: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
+def split(feeds: Feeds) -> tuple[dict[str, Any], dict[str, Any]]:
     """The samples to measure on, and a quarter to decide on: drawn from a fixed seed.
 
     Drawn, because data sets are often sorted by class. Raises DataError where there are too few.
@@ -122,8 +123,8 @@ def _count(feeds: Feeds) -> int:
     return len(next(iter(feeds.values())))
 
 
-def _rows(feeds: Feeds, rows: NDArray[np.int64]) -> dict[str, Array]:
-    return {name: values[rows] for name, values in feeds.items()}
+def _rows(feeds: Feeds, rows: NDArray[np.int64]) -> dict[str, Any]:
+    return {name: pick(values, rows) for name, values in feeds.items()}
 
 
 def measure(
@@ -187,7 +188,7 @@ def _shifts(
     """What each layer's current lacks of ``wanted`` [C], with the layers before it shifted."""
     steps = network.timesteps
     widest = max(layers, key=lambda layer: layer.size)
-    parts = list(batches(feeds, batch_size([widest], copies=8 * steps)))
+    size = batch_size([widest], copies=8 * steps)
     currents = layer_currents(network, layers, steps)
     behind = [spikes_behind(network, layer, layers) for layer in layers]
     last_use = {name: index for index, names in enumerate(behind) for name in names}
@@ -199,19 +200,21 @@ def _shifts(
         shifts[layer.name] = np.zeros_like(wanted[layer.name])
         if not layer.neuron.constant_input:
             mean = _Mean()
-            for z in _run(current, parts, read):
+            for z in _run(current, batches(feeds, size), read):
                 mean.add(z.mean(axis=0, dtype=np.float64))
             shifts[layer.name] = _beyond_rounding(wanted[layer.name] - mean.value, layer)
         if layer.spikes in last_use:
             shift = per_channel(shifts[layer.name], layer.neuron.shape)
-            fired[layer.spikes] = [_fire(layer, z + shift) for z in _run(current, parts, read)]
+            fired[layer.spikes] = [
+                _fire(layer, z + shift) for z in _run(current, batches(feeds, size), read)
+            ]
         fired = {name: kept for name, kept in fired.items() if last_use[name] > index}
         progress((index + 1) / len(layers))
     return shifts
 
 
 def _run(
-    current: Currents, parts: Sequence[Feeds], fired: Mapping[str, Sequence[_Spikes]]
+    current: Currents, parts: Iterator[dict[str, Array]], fired: Mapping[str, Sequence[_Spikes]]
 ) -> Iterator[Array]:
     """The current [T, N, ...] of each batch, under the spikes of the layers before."""
     for index, feeds in enumerate(parts):

@@ -301,6 +301,18 @@ def test_fit_and_held_out_samples_are_apart() -> None:
     assert sorted([*fit["x"], *held_out["x"]]) == list(range(40))
 
 
+def test_data_larger_than_memory_are_read_in_parts(tmp_path: Path) -> None:
+    """A memory-mapped file, and of it only the rows that are wanted."""
+    case = Case("chain", tmp_path)
+    np.save(tmp_path / "images.npy", case.feeds["x"])
+    arrays, mapped = (
+        na_convert.convert(case.path, output=tmp_path / "s.onnx", timesteps=T, calibrate_bias=data)
+        for data in (case.feeds, tmp_path / "images.npy")
+    )
+    assert mapped.bias_calibration == arrays.bias_calibration
+    assert mapped.neurons == arrays.neurons
+
+
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     case = Case("chain", tmp_path)
     with pytest.raises(DataError, match="at least 8"):
