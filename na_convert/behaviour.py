@@ -17,6 +17,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from . import kernels
+from .connectivity import pool_sources
 from .counting import Counted, Counter, file_counter, numpy_counter
 from .cut import Runner, runs_in_onnxruntime
 from .data import Samples
@@ -61,17 +63,23 @@ class Stages:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Sums over samples: for each T in order, and for each layer at the SNN's own T."""
+    """Sums over samples: for each T in order, and for each layer at the SNN's own T.
+
+    ``pooled``: spikes behind each of `connectivity.pool_sources`, in order, of each element.
+    """
 
     by_timestep: tuple[OutputCounts, ...]
-    layers: tuple[LayerCounts, ...]
+    layers: tuple[LayerCounts, ...] = ()
+    pooled: tuple[NDArray[np.int64], ...] = ()
 
     def merged(self, other: Behaviour) -> Behaviour:
         """Of two parts of the data, together."""
-        layers = self.layers or other.layers
-        if self.layers and other.layers:
-            layers = tuple(a.merged(b) for a, b in zip(self.layers, other.layers, strict=True))
-        return Behaviour(merge_outputs(self.by_timestep, other.by_timestep), layers)
+        outputs = merge_outputs(self.by_timestep, other.by_timestep)
+        if not (self.layers and other.layers):
+            return Behaviour(outputs, self.layers or other.layers, self.pooled or other.pooled)
+        layers = tuple(a.merged(b) for a, b in zip(self.layers, other.layers, strict=True))
+        pooled = tuple(a + b for a, b in zip(self.pooled, other.pooled, strict=True))
+        return Behaviour(outputs, layers, pooled)
 
     def results(self) -> tuple[TimestepResult, ...]:
         return tuple(counts.result() for counts in self.by_timestep)
@@ -118,6 +126,7 @@ class Observer:
         self._counters = {layers: _counter(stages, max(steps), layers) for layers in (False, True)}
         self._plain = runner(stages.ann, stages.network.carried, (), [stages.output])
         self._whole = _reference(stages)
+        self._pools = pool_sources(stages.network)
 
     def __call__(
         self, feeds: Mapping[str, Array], labels: NDArray[np.int64] | None, *, layers: bool
@@ -132,6 +141,7 @@ class Observer:
                 for t in self._steps
             ),
             self._layers(counted, values) if layers else (),
+            self._pooled(counted) if layers else (),
         )
 
     def _layers(self, counted: Counted, values: Mapping[str, Array]) -> tuple[LayerCounts, ...]:
@@ -146,6 +156,14 @@ class Observer:
             )
             for layer in self._stages.layers
         )
+
+    def _pooled(self, counted: Counted) -> tuple[NDArray[np.int64], ...]:
+        """The total behind a max-pool of spikes is the maximum of the totals (`neurons`)."""
+        counts = dict(counted.counts)
+        for name, (node, source) in self._pools.items():
+            x = np.asarray(counts[source], np.float64)
+            counts[name] = kernels.max_pool(node, [x], x.dtype)
+        return tuple(np.round(counts[name].sum(axis=0)).astype(np.int64) for name in self._pools)
 
 
 def _counter(stages: Stages, timesteps: int, layers: bool) -> Counter:

@@ -13,6 +13,7 @@ end to end          accuracy, agreement, unevenness: reported; limits are the us
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -20,12 +21,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .behaviour import Stages, batch_size, batches, observe, rows
+from .behaviour import Behaviour, Stages, batch_size, batches, observe, rows
+from .connectivity import count_work, pool_sources
 from .data import Samples
+from .diagnosis import diagnose
+from .energy import DEFAULT, Constants, estimate
 from .engines import LayerEngines, compare_engines
 from .layers import match_layers
 from .replay import LayerReplay, replay
-from .results import Equivalence, LayerResult
+from .results import Energy, Equivalence, LayerResult
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, of_check, replay_figures, stop_at_failure
 from .running import file_engine
@@ -70,6 +74,7 @@ def measure(
     *,
     timesteps: Sequence[int] = (),
     exact_samples: int = EXACT_SAMPLES,
+    constants: Constants = DEFAULT,
     progress: Progress = lambda share: None,
 ) -> Equivalence:
     """Climb the whole ladder on ``samples``; every rung is a `Figure` of the result.
@@ -80,6 +85,7 @@ def measure(
         network: the SNN; ``file`` is the model made of it, in any form.
         timesteps: the T at which accuracy and agreement are measured, beside the SNN's own.
         exact_samples: how many samples go through replay and engine comparison (in float64).
+        constants: energy of an operation.
         progress: called with the share done, 0 to 1.
 
     Raises CheckFailed where a layer of the SNN has no counterpart in the ANN.
@@ -98,7 +104,7 @@ def measure(
     seen = observe(stages, samples, steps, lambda share: progress(0.6 + 0.4 * share))
     figures += of_check("engines", engine_figures(engines, output_error))
     figures += of_check("constant-current", [even_figure(layers, seen.layers)])
-    return Equivalence(
+    result = Equivalence(
         data=samples.description,
         samples=len(samples),
         fold_error=None,
@@ -114,7 +120,23 @@ def measure(
         timesteps=network.timesteps,
         layer_samples=seen.layers[0].samples,
         by_class=seen.classes(network.timesteps),
+        energy=_energy(stages, seen, rows(samples.feeds, 0, 1), constants),
     )
+    return replace(result, diagnosis=diagnose(result, network.neurons))
+
+
+def _energy(
+    stages: Stages, seen: Behaviour, feeds: Mapping[str, Array], constants: Constants
+) -> Energy:
+    network = stages.network
+    work = count_work(
+        network,
+        {x.name: counts.per_neuron for x, counts in zip(stages.layers, seen.layers, strict=True)},
+        dict(zip(pool_sources(network), seen.pooled, strict=True)),
+        seen.layers[0].samples,
+        feeds,
+    )
+    return estimate(work, constants, network.timesteps, len(stages.layers))
 
 
 def _engines(stages: Stages, feeds: Mapping[str, Array]) -> tuple[tuple[LayerEngines, ...], float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from .cells import plain_table, value_range
 from .explanation import Explanation
-from .report import plain_table, value_range
 
 _SAMPLES_SHOWN = 8
 

@@ -124,6 +124,11 @@ def average_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     return np.asarray(total / count)
 
 
+def sum_pool(node: gs.Node, x: Array) -> Array:
+    """What the windows of an AveragePool hold in total."""
+    return np.asarray(sum(_pool_windows(node, x, 0)))
+
+
 def _pool_windows(node: gs.Node, x: Array, padding: float) -> list[Array]:
     """One view per position inside the kernel, each [N, C, output ...]."""
     kernel, strides, dilations = _geometry(node, node.attrs["kernel_shape"])

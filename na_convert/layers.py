@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, TypeAlias
@@ -108,18 +108,26 @@ def match_layers(network: Snn, staircase_ann: gs.Graph) -> tuple[Layer, ...]:
                 remedy="compare an SNN with the ANN that it was made from",
             )
         dtype = np.dtype(node.inputs[0].dtype or activation.inputs[1].values.dtype)
+        fired = snn.parameters(node)
         found.append(
             Layer(
                 neuron,
                 node.inputs[0].name,
                 node.outputs[0].name,
                 activation.inputs[0].name,
-                snn.parameters(node),
-                read_activation(activation),
+                fired,
+                _bounded(read_activation(activation), fired),
                 dtype,
             )
         )
     return tuple(found)
+
+
+def _bounded(function: Staircase | Ramp, fired: IFParameters) -> Staircase | Ramp:
+    """A ReLU has no threshold of its own: it is compared up to the one that the SNN has."""
+    if isinstance(function, Staircase) or function.bounded:
+        return function
+    return replace(function, high=function.low + np.asarray(fired.threshold, np.float64))
 
 
 def split_by_owner(ann: gs.Graph, names: Sequence[str]) -> tuple[list[str], list[str]]:

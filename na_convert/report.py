@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .cells import flat, number, percent, plain_table, range_of, shorten, value_range
+from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import (
-    Equivalence,
     Figure,
     LayerResult,
     Neuron,
@@ -22,11 +22,9 @@ from .results import (
     Refusal,
     Result,
     SimulationResult,
-    TimestepResult,
 )
 
 WIDTH = 100
-_ROWS_SHOWN = 8
 
 
 def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
@@ -34,6 +32,8 @@ def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
     for table in _tables(result, verbose):
         console.print(table)
         console.print()
+    for line in diagnosis_lines(result.equivalence, verbose=verbose):
+        console.print(Text(line))
     for note in _notes(result, verbose):
         console.print(Text(f"note: {note}", style="dim"))
     console.print(Text(headline(result), style="bold green" if result.passed else "bold red"))
@@ -51,7 +51,7 @@ def _tables(result: Result, verbose: bool) -> Iterator[Table]:
     if found is not None and found.figures:
         yield _ladder(found.figures if verbose else _condensed(found.figures))
     if found is not None:
-        yield _by_timestep(found)
+        yield from equivalence_tables(found, verbose=verbose)
 
 
 def headline(result: Result) -> str:
@@ -79,7 +79,7 @@ def shortfall(result: Result) -> NaConvertError | None:
         )
     figures = result.equivalence.figures if result.equivalence else ()
     broken = [figure for figure in figures if not figure.passed]
-    listed = ", ".join(f"{f.name} {_number(f.value)} (limit {_number(f.limit)})" for f in broken)
+    listed = ", ".join(f"{f.name} {number(f.value)} (limit {number(f.limit)})" for f in broken)
     node = broken[0].node if broken else None
     return CheckFailed(f"{result.model.path}: checks failed: {listed}", node=node, result=result)
 
@@ -92,7 +92,7 @@ def simulation(result: SimulationResult, console: Console) -> None:
         for name in ("T", "accuracy"):
             table.add_column(name, justify="right", no_wrap=True)
         for entry in result.by_timestep:
-            table.add_row(str(entry.T), "-" if entry.accuracy is None else _percent(entry.accuracy))
+            table.add_row(str(entry.T), "-" if entry.accuracy is None else percent(entry.accuracy))
         console.print(table)
         console.print()
     if result.recorded:
@@ -136,7 +136,7 @@ def _before_after(result: Result) -> Table:
         ("nodes", _ops(source.nodes), _ops(output.nodes) if output else ""),
         ("neurons", _activations(result.neurons), _population(result.neurons)),
         ("levels", _levels(result.neurons), ""),
-        ("thresholds", "", _range(_flat(n.threshold for n in result.neurons))),
+        ("thresholds", "", range_of(flat(n.threshold for n in result.neurons))),
         ("time steps", "", str(result.timesteps) if result.neurons else ""),
         ("form", "", _form(result)),
         ("converted in", "", f"{result.seconds:.1f} s" if result.seconds else ""),
@@ -159,7 +159,7 @@ def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table
             table.add_column(name, justify="right", no_wrap=True)
     for neuron in neurons:
         row = [
-            Text(_shorten(neuron.name, 36)),
+            Text(shorten(neuron.name, 36)),
             Text("x".join(str(size) for size in neuron.shape)),
             Text(value_range(neuron.threshold)),
             Text("-" if neuron.levels is None else str(neuron.levels)),
@@ -176,8 +176,8 @@ def _measured(layer: LayerResult | None) -> tuple[str, str, str]:
     unexercised = "" if layer.exercised else " *"
     return (
         f"{layer.spike_rate:.3f}{unexercised}",
-        _percent(layer.unevenness),
-        _percent(layer.occasional),
+        percent(layer.unevenness),
+        percent(layer.occasional),
     )
 
 
@@ -192,7 +192,7 @@ def _ladder(figures: Sequence[Figure]) -> Table:
     table.add_column("", ratio=1, overflow="fold", style="dim")
     for figure in figures:
         mark = Text("pass", style="green") if figure.passed else Text("FAIL", style="bold red")
-        row = [mark, Text(figure.name), Text(_number(figure.value)), Text(_number(figure.limit))]
+        row = [mark, Text(figure.name), Text(number(figure.value)), Text(number(figure.limit))]
         if len(table.columns) > len(row) + 1:
             row.append(Text("" if figure.passed else _passing_limit(figure)))
         named = figure.node is None or figure.node in figure.detail
@@ -218,37 +218,6 @@ def _nearest(figures: Sequence[Figure]) -> Figure:
     return replace(nearest, detail=f"{len(figures)} layers, nearest its limit: {nearest.node}")
 
 
-def _by_timestep(found: Equivalence) -> Table:
-    table = plain_table(f"{found.samples} samples of {found.data}")
-    table.expand = False
-    table.add_column("T", justify="right")
-    labelled = any(entry.ann_accuracy is not None for entry in found.by_timestep)
-    if labelled:
-        for name in ("ANN accuracy", "SNN accuracy", "drop"):
-            table.add_column(name, justify="right", no_wrap=True)
-    for name in ("agreement", "logit RMSE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for entry in _shown(found.by_timestep):
-        row = [str(entry.T)]
-        if labelled:
-            row += _accuracies(entry.ann_accuracy, entry.snn_accuracy)
-        table.add_row(*row, _percent(entry.agreement), _number(entry.logit_rmse))
-    return table
-
-
-def _shown(rows: Sequence[TimestepResult]) -> list[TimestepResult]:
-    """All of few T; of many the powers of two, and the last."""
-    if len(rows) <= _ROWS_SHOWN:
-        return list(rows)
-    return [row for row in rows if row.T & (row.T - 1) == 0 or row is rows[-1]]
-
-
-def _accuracies(ann: float | None, snn: float | None) -> tuple[str, str, str]:
-    if ann is None or snn is None:
-        return ("-", "-", "-")
-    return (_percent(ann), _percent(snn), _percent(ann - snn))
-
-
 def _passes(passes: Sequence[PassReport]) -> Table:
     table = plain_table("Passes")
     table.add_column("pass", no_wrap=True)
@@ -256,7 +225,7 @@ def _passes(passes: Sequence[PassReport]) -> Table:
     table.add_column("max error", justify="right", no_wrap=True)
     table.add_column("skipped", ratio=1, overflow="fold")
     for report in passes:
-        error = "-" if report.max_abs_error is None else _number(report.max_abs_error)
+        error = "-" if report.max_abs_error is None else number(report.max_abs_error)
         skipped = "\n".join(f"{skip.node}: {skip.reason}" for skip in report.skipped)
         table.add_row(Text(report.name), str(report.changed), error, Text(skipped))
     return table
@@ -271,32 +240,16 @@ def _notes(result: Result, verbose: bool) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def plain_table(title: str | None) -> Table:
-    """An empty table as the summary draws them."""
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        expand=True, pad_edge=False, padding=(0, 1), show_edge=False,
-    )  # fmt: skip
-
-
 # --- figures as text ------------------------------------------------------------------------------
 
 
 def _passing_limit(figure: Figure) -> str:
     """The tightest limit of three digits under which a failed ``figure`` would have passed."""
     if not figure.value or not math.isfinite(figure.value):
-        return _number(figure.value)
+        return number(figure.value)
     unit = 10.0 ** (math.floor(math.log10(abs(figure.value))) - 2)
     outward = math.ceil if figure.value > figure.limit else math.floor
-    return _number(outward(figure.value / unit) * unit)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.3g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return number(outward(figure.value / unit) * unit)
 
 
 def _bytes(count: int) -> str:
@@ -329,28 +282,3 @@ def _levels(neurons: Sequence[Neuron]) -> str:
 
 def _form(result: Result) -> str:
     return f"{result.form}: {result.form_note}" if result.form_note else ""
-
-
-def _flat(values: Iterable[float | list[float]]) -> list[float]:
-    return [v for value in values for v in (value if isinstance(value, list) else [value])]
-
-
-def value_range(value: float | list[float]) -> str:
-    """A number, or the smallest and the largest of several."""
-    return _range(_flat([value]))
-
-
-def _range(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    low, high = _figures(min(values)), _figures(max(values))
-    return low if low == high else f"{low} .. {high}"
-
-
-def _figures(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _shorten(name: str, width: int) -> str:
-    """The end of a long name: node names differ there, not at their beginning."""
-    return name if len(name) <= width else "…" + name[1 - width :]

@@ -62,6 +62,16 @@ def stair(root: str, output: str, *, levels: int = 3, step: str = "step") -> str
     )
 
 
+def quantised(root: str, output: str, *, levels: int = 3, step: str = "step") -> str:
+    """The text of the same in standard operators, as an exporter writes it; needs `PLAIN` too."""
+    inner = [f"{output}_{name}" for name in ("ratio", "level", "kept")]
+    return (
+        f"{output}_top = Constant <value_float: float = {float(levels)}> ()\n"
+        f"{inner[0]} = Div ({root}, {step})\n{inner[1]} = Round ({inner[0]})\n"
+        f"{inner[2]} = Clip ({inner[1]}, zero, {output}_top)\n{output} = Mul ({inner[2]}, {step})\n"
+    )
+
+
 PLAIN: dict[str, tuple[int, ...] | float | np.ndarray] = {"zero": 0.0, "half": 0.5, "step": 0.4}
 
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from na_convert import report, result_json
+from na_convert import cells, report, result_json
 from na_convert.errors import CheckFailed, NaConvertError, NotConvertible
 from na_convert.results import Figure, Result
 
@@ -157,5 +157,5 @@ def test_refusals_are_one_table_with_names_as_they_are(refused: Result) -> None:
 
 
 def test_long_names_keep_their_end() -> None:
-    assert report._shorten("a" * 50 + "end", 10) == "…aaaaaaend"
-    assert report._shorten("short", 10) == "short"
+    assert cells.shorten("a" * 50 + "end", 10) == "…aaaaaaend"
+    assert cells.shorten("short", 10) == "short"
