@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from . import forms, model_io, pipeline, recording
+from .cluster import Cluster, job_for
 from .compare import measure
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
@@ -95,11 +96,11 @@ def convert(
         )
     tell("reading", 0.0)
     loaded = model_io.load(source)
-    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing, labels)
+    info, samples = _model_info(loaded), samples_for(loaded, data, preprocessing, labels)
     wanted = _target(target_agreement, target_drop, timesteps, samples, given=data is not None)
     bias_feeds = None
     if calibrate_bias is not None:
-        bias_feeds = _samples(loaded, calibrate_bias, preprocessing).feeds
+        bias_feeds = samples_for(loaded, calibrate_bias, preprocessing).feeds
     tell("converting", 0.1)
     options = _options(
         loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from, form
@@ -182,7 +183,7 @@ def inspect(
     """
     start = time.perf_counter()
     loaded = model_io.load(Path(model))
-    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing)
+    info, samples = _model_info(loaded), samples_for(loaded, data, preprocessing)
     options = pipeline.Options(timesteps=timesteps, readout_from=readout_from)
     converted = pipeline.convert(loaded, samples.feeds, options, check=False)
     snn = converted.snn
@@ -220,12 +221,17 @@ def check(
     preprocessing: Preprocessing | None = None,
     min_agreement: float | None = None,
     max_drop: float | None = None,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Compare the SNN file ``snn`` with the ANN it was made from, on ``data``.
 
     The ANN is read anew; the SNN's own operators and neurons are replayed, as they stand in the
     file. Limits (fractions, 0 to 1) hold at every T given, else at the file's default.
+
+    Args:
+        scheduler: address of a Dask scheduler (``tcp://...``), on whose workers both networks run
+            on all of ``data``; files that every worker can read. The result is the same.
 
     Raises CheckFailed, with the `result`, where the ladder or a limit breaks (exit code 1).
     """
@@ -235,18 +241,24 @@ def check(
     loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
     form = forms.form_of(snn_file.model)
     network = form.read(snn_file.model)
-    info, samples = _model_info(loaded), _samples(loaded, data, preprocessing, labels)
+    info, samples = _model_info(loaded), samples_for(loaded, data, preprocessing, labels)
     tell("converting", 0.1)
     reference = pipeline.reference(loaded, samples.feeds)
     tell("verifying", 0.3)
     asked = tuple(timesteps) or (network.timesteps,)
+    evaluated = range(1, max(*asked, network.timesteps) + 1)
+    elsewhere = None
+    if scheduler is not None:
+        job = job_for(loaded, snn_file, data, labels, preprocessing, evaluated)
+        elsewhere = Cluster(scheduler, job)
     equivalence = measure(
         reference.ann,
         reference.staircase_ann,
         network,
         snn_file.model,
         samples,
-        timesteps=range(1, max(*asked, network.timesteps) + 1),
+        timesteps=evaluated,
+        elsewhere=elsewhere,
         progress=lambda share: tell("verifying", 0.3 + 0.7 * share),
     )
     equivalence = _with_passes(equivalence, reference)
@@ -297,7 +309,7 @@ def simulate(
     """
     loaded = model_io.load(Path(snn))
     simulator = Simulator(loaded.model, record=record, threads=threads)
-    samples = _samples(loaded, data, preprocessing, labels)
+    samples = samples_for(loaded, data, preprocessing, labels)
     return simulator.run(samples.feeds, timesteps, batch=batch)
 
 
@@ -330,7 +342,7 @@ def record(
     loaded = model_io.load(Path(snn))
     info = _model_info(loaded)
     simulator = Simulator(loaded.model, record=layers, threads=threads)
-    samples = _samples(loaded, data, preprocessing, labels)
+    samples = samples_for(loaded, data, preprocessing, labels)
     steps = simulator.timesteps if timesteps is None else timesteps
     tell = progress or _silent
     by_timestep, recorded, arrays = recording.record(
@@ -384,7 +396,7 @@ def _options(
     return pipeline.Options(
         timesteps=timesteps,
         calibration=Calibration(percentile, per_channel),
-        calibration_feeds=_samples(loaded, calibrate, preprocessing).feeds,
+        calibration_feeds=samples_for(loaded, calibrate, preprocessing).feeds,
         readout_from=readout_from,
         form=form,
     )
@@ -405,12 +417,13 @@ def _target(
     return target
 
 
-def _samples(
+def samples_for(
     loaded: Loaded,
     data: Data | None,
     preprocessing: Preprocessing | None,
     labels: Labels | None = None,
 ) -> Samples:
+    """What ``data`` gives the network in ``loaded``; random numbers without data."""
     inputs = _input_specs(loaded.model)
     if data is None:
         if labels is not None:

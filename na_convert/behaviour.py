@@ -89,25 +89,45 @@ class Behaviour:
         return next(c.classes() for c in self.by_timestep if c.steps == timesteps)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One batch of the samples, ``start`` to ``stop``; on some the ``layers`` are measured too."""
+
+    start: int
+    stop: int
+    layers: bool
+
+
+Elsewhere: TypeAlias = Callable[[Sequence[Part], Progress], Behaviour]
+
+
 def observe(
     stages: Stages,
     samples: Samples,
     steps: Sequence[int],
     progress: Progress = lambda share: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Behaviour:
-    """Run both networks on all ``samples``, the SNN once for the largest of ``steps``."""
-    observer = Observer(stages, steps)
+    """Run both networks on all ``samples``, the SNN once for the largest of ``steps``.
+
+    ``elsewhere`` does it in place of this process (`cluster.Cluster`): the same batches.
+    """
     size = batch_size(stages.layers, copies=3 * max(steps))
     chosen = _measured(len(samples), size)
-    parts, done = [], 0
-    for index, start in enumerate(range(0, len(samples), size)):
-        feeds = rows(samples.feeds, start, size)
-        labels = None if samples.labels is None else samples.labels[start : start + size]
-        parts.append(observer(feeds, labels, layers=index in chosen))
-        parts = [reduce(Behaviour.merged, parts)]
-        done += size
-        progress(min(1.0, done / len(samples)))
-    return parts[0]
+    starts = range(0, len(samples), size)
+    parts = [
+        Part(start, min(start + size, len(samples)), index in chosen)
+        for index, start in enumerate(starts)
+    ]
+    if elsewhere is not None:
+        return elsewhere(parts, progress)
+    observer = Observer(stages, steps)
+    found: list[Behaviour] = []
+    for part in parts:
+        found.append(observer.part(samples, part))
+        found = [reduce(Behaviour.merged, found)]
+        progress(part.stop / len(samples))
+    return found[0]
 
 
 def _measured(samples: int, size: int) -> set[int]:
@@ -127,6 +147,12 @@ class Observer:
         self._plain = runner(stages.ann, stages.network.carried, (), [stages.output])
         self._whole = _reference(stages)
         self._pools = pool_sources(stages.network)
+
+    def part(self, samples: Samples, part: Part) -> Behaviour:
+        """Of one batch of ``samples``."""
+        labels = None if samples.labels is None else samples.labels[part.start : part.stop]
+        feeds = rows(samples.feeds, part.start, part.stop - part.start)
+        return self(feeds, labels, layers=part.layers)
 
     def __call__(
         self, feeds: Mapping[str, Array], labels: NDArray[np.int64] | None, *, layers: bool

@@ -256,6 +256,10 @@ def check_command(
     std: Std = None,
     resize: Resize = None,
     crop: Crop = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, tcp://..."),
+    ] = None,
     report: Report = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -276,7 +280,7 @@ def check_command(
 
         return api.check(
             ann, snn, data=data, labels=labels, timesteps=steps, preprocessing=pixels,
-            min_agreement=least, max_drop=most, progress=progress,
+            min_agreement=least, max_drop=most, scheduler=scheduler, progress=progress,
         )  # fmt: skip
 
     return _carry_out("check", run, report, as_json=as_json, quiet=quiet, verbose=verbose)

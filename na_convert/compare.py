@@ -21,7 +21,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .behaviour import Behaviour, Stages, batch_size, batches, observe, rows
+from .behaviour import Behaviour, Elsewhere, Stages, batch_size, batches, observe, rows
 from .connectivity import count_work, pool_sources
 from .data import Samples
 from .diagnosis import diagnose
@@ -75,6 +75,7 @@ def measure(
     timesteps: Sequence[int] = (),
     exact_samples: int = EXACT_SAMPLES,
     constants: Constants = DEFAULT,
+    elsewhere: Elsewhere | None = None,
     progress: Progress = lambda share: None,
 ) -> Equivalence:
     """Climb the whole ladder on ``samples``; every rung is a `Figure` of the result.
@@ -86,6 +87,7 @@ def measure(
         timesteps: the T at which accuracy and agreement are measured, beside the SNN's own.
         exact_samples: how many samples go through replay and engine comparison (in float64).
         constants: energy of an operation.
+        elsewhere: where both networks run on all samples, if not in this process.
         progress: called with the share done, 0 to 1.
 
     Raises CheckFailed where a layer of the SNN has no counterpart in the ANN.
@@ -101,7 +103,7 @@ def measure(
     progress(0.5)
     engines, output_error = _engines(stages, few)
     steps = sorted({*timesteps, network.timesteps})
-    seen = observe(stages, samples, steps, lambda share: progress(0.6 + 0.4 * share))
+    seen = observe(stages, samples, steps, lambda share: progress(0.6 + 0.4 * share), elsewhere)
     figures += of_check("engines", engine_figures(engines, output_error))
     figures += of_check("constant-current", [even_figure(layers, seen.layers)])
     result = Equivalence(
