@@ -80,7 +80,7 @@ def test_a_cluster_gives_what_one_process_gives(folder: Path, workers: Any) -> N
     assert alone.layer_samples < COUNT
 
 
-def die_in_the_middle() -> None:
+def die_in_the_middle(note: Path) -> None:
     """On a worker: the next part that it takes ends with its process, after the first batch."""
     import os
     import signal
@@ -92,21 +92,22 @@ def die_in_the_middle() -> None:
     def part(self: Any, samples: Any, part: Any) -> Any:
         calls.append(part)
         if len(calls) > 1:
+            note.write_text(f"{calls[0].start} {os.getpid()}")
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, samples, part)
 
     Observer.part = part  # type: ignore[method-assign]
 
 
-def test_the_part_of_a_lost_worker_is_redone(folder: Path, workers: Any) -> None:
+def test_the_part_of_a_lost_worker_is_redone(folder: Path, workers: Any, tmp_path: Path) -> None:
     alone = checked(folder)
-    address = workers.scheduler_address
+    address, note = workers.scheduler_address, tmp_path / "died"
     with distributed.Client(address, set_as_default=False) as client:
-        before = set(client.run(os.getpid).values())
-        client.run(die_in_the_middle, workers=[sorted(client.run(os.getpid))[0]])
+        pids = client.run(os.getpid)
+        victim = sorted(pids)[0]
+        client.run(die_in_the_middle, note, workers=[victim])
         assert checked(folder, scheduler=address) == alone
-        client.wait_for_workers(2, timeout=60)
-        assert len(before - set(client.run(os.getpid).values())) == 1
+    assert int(note.read_text().split()[1]) == pids[victim]
 
 
 def test_merging_does_not_depend_on_the_order(folder: Path) -> None:
