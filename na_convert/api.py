@@ -13,15 +13,21 @@ import onnx
 from numpy.typing import NDArray
 
 from . import forms, model_io, pipeline, recording
+from .behaviour import Stages
+from .bisection import check_folder, write_bisection
+from .checks import chosen
 from .cluster import Cluster, job_for
 from .compare import measure
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
+from .energy import Constants
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
 from .forms import folded
 from .graph import all_nodes, op_counts
+from .layers import match_layers
+from .limits import MARGIN, Limits, baseline_figures, limit_figures
 from .model_io import Loaded
 from .passes.calibrate import Calibration
-from .results import Equivalence, Figure, ModelInfo, OutputInfo, Result, SimulationResult
+from .results import Equivalence, ModelInfo, OutputInfo, Result, SimulationResult
 from .rungs import failure, of_check, passes_figure
 from .simulator import Simulator
 from .snn import BIAS_TIMESTEPS, TIMESTEPS, Snn
@@ -221,27 +227,47 @@ def check(
     preprocessing: Preprocessing | None = None,
     min_agreement: float | None = None,
     max_drop: float | None = None,
+    checks: Sequence[str] = (),
+    baseline: str | Path | None = None,
+    margin: float = MARGIN,
+    energy: Constants | None = None,
+    bisect: str | Path | None = None,
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Compare the SNN file ``snn`` with the ANN it was made from, on ``data``.
 
     The ANN is read anew; the SNN's own operators and neurons are replayed, as they stand in the
-    file. Limits (fractions, 0 to 1) hold at every T given, else at the file's default.
+    file. Every T up to the largest asked for is measured in one run.
 
     Args:
+        timesteps: T at which the limits hold; the file's default T by default.
+        min_agreement, max_drop: limits, fractions from 0 to 1.
+        checks: names of the checks to make (`checks.CHECKS`); all by default.
+        baseline: the JSON of an earlier run; no figure may be worse by more than ``margin``.
+        energy: of an operation; by default that of 45 nm CMOS.
+        bisect: a folder for the part of both networks at which they differ first
+            (`bisection`); left alone where nothing differs beyond its limit.
         scheduler: address of a Dask scheduler (``tcp://...``), on whose workers both networks run
             on all of ``data``; files that every worker can read. The result is the same.
 
-    Raises CheckFailed, with the `result`, where the ladder or a limit breaks (exit code 1).
+    Raises:
+        CheckFailed: the ladder or a limit breaks; the `result` is in it (exit code 1).
+        UsageError, ModelError, DataError: something given cannot be used (exit code 2).
     """
     start = time.perf_counter()
     tell = progress or _silent
-    _check_limits(min_agreement, max_drop, timesteps)
+    selected = chosen(checks)
+    limits = Limits(min_agreement, max_drop, None if baseline is None else Path(baseline), margin)
+    _check_selection(limits, selected, timesteps)
     loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
     form = forms.form_of(snn_file.model)
     network = form.read(snn_file.model)
     info, samples = _model_info(loaded), samples_for(loaded, data, preprocessing, labels)
+    if max_drop is not None and samples.labels is None:
+        raise UsageError("--max-drop needs labels", remedy="add `labels` to the data")
+    if bisect is not None:
+        check_folder(Path(bisect))
     tell("converting", 0.1)
     reference = pipeline.reference(loaded, samples.feeds)
     tell("verifying", 0.3)
@@ -259,11 +285,25 @@ def check(
         samples,
         timesteps=evaluated,
         elsewhere=elsewhere,
-        progress=lambda share: tell("verifying", 0.3 + 0.7 * share),
+        checks=selected,
+        constants=energy or Constants(),
+        progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
     )
-    equivalence = _with_passes(equivalence, reference)
-    limits = of_check("end-to-end", _limit_figures(equivalence, asked, min_agreement, max_drop))
-    equivalence = replace(equivalence, figures=(*equivalence.figures, *limits))
+    if "passes" in selected:
+        equivalence = _with_passes(equivalence, reference)
+    limited = limit_figures(equivalence, asked, limits) + baseline_figures(equivalence, limits)
+    ladder = equivalence.figures
+    equivalence = replace(equivalence, figures=(*ladder, *limited))
+    notes = [*samples.notes, *_bias_notes(network)]
+    if bisect is not None:
+        stages = Stages(
+            reference.ann,
+            reference.staircase_ann,
+            network,
+            snn_file.model,
+            match_layers(network, reference.staircase_ann),
+        )
+        notes.append(write_bisection(stages, samples, equivalence, Path(bisect)))
     broken = [f for f in equivalence.figures if not f.passed]
     result = Result(
         model=info,
@@ -276,10 +316,10 @@ def check(
         equivalence=equivalence,
         output=None,
         passed=not broken,
-        notes=(*samples.notes, *_bias_notes(network)),
+        notes=tuple(notes),
         seconds=time.perf_counter() - start,
     )
-    error = failure([f for f in equivalence.figures if f not in limits], result)
+    error = failure(ladder, result)
     if error is not None:
         raise error
     if broken:
@@ -482,53 +522,15 @@ def _with_passes(equivalence: Equivalence, converted: pipeline.Converted) -> Equ
     )
 
 
-def _check_limits(
-    min_agreement: float | None, max_drop: float | None, timesteps: Sequence[int]
-) -> None:
-    for name, value in (("--min-agreement", min_agreement), ("--max-drop", max_drop)):
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{name} {value:g}: a fraction from 0 to 1 is needed")
+def _check_selection(limits: Limits, selected: frozenset[str], timesteps: Sequence[int]) -> None:
+    if limits.on_outputs and "end-to-end" not in selected:
+        raise UsageError(
+            "--min-agreement, --max-drop and --baseline need the check end-to-end",
+            remedy="add it to --checks",
+        )
     for steps in timesteps:
         if steps < 1:
             raise UsageError(f"-T {steps}: at least one time step is needed")
-
-
-def _limit_figures(
-    equivalence: Equivalence,
-    asked: Sequence[int],
-    min_agreement: float | None,
-    max_drop: float | None,
-) -> list[Figure]:
-    figures = []
-    for row in equivalence.by_timestep:
-        if row.T not in asked:
-            continue
-        if min_agreement is not None:
-            figures.append(
-                Figure(
-                    f"agreement at T={row.T}",
-                    row.agreement,
-                    min_agreement,
-                    row.agreement >= min_agreement,
-                    f"agreement at T={row.T} is {row.agreement:.4f}, asked for at least "
-                    f"{min_agreement:g}",
-                )
-            )
-        if max_drop is None:
-            continue
-        if row.ann_accuracy is None or row.snn_accuracy is None:
-            raise UsageError("--max-drop needs labels", remedy="add `labels` to the data")
-        drop = row.ann_accuracy - row.snn_accuracy
-        figures.append(
-            Figure(
-                f"drop at T={row.T}",
-                drop,
-                max_drop,
-                drop <= max_drop,
-                f"accuracy drops by {drop:.4f} at T={row.T}, allowed is {max_drop:g}",
-            )
-        )
-    return figures
 
 
 def _silent(step: str, share: float) -> None:

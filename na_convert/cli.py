@@ -250,6 +250,28 @@ def check_command(
         str | None,
         typer.Option("--max-drop", metavar="F", help="most ANN minus SNN accuracy, 0 to 1"),
     ] = None,
+    checks: Annotated[
+        str | None,
+        typer.Option("--checks", metavar="NAME,...", help="make these checks; default: all"),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="FILE", help="a stored run: fail if worse than that"),
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option("--margin", metavar="F", help="by how much it may be worse; default 0.01"),
+    ] = None,
+    bisect: Annotated[
+        Path | None,
+        typer.Option("--bisect", metavar="DIR", help="write the first layer that differs there"),
+    ] = None,
+    energy_mac: Annotated[
+        float, typer.Option("--energy-mac", metavar="PJ", help="of a multiply-accumulate")
+    ] = 4.6,
+    energy_ac: Annotated[
+        float, typer.Option("--energy-ac", metavar="PJ", help="of an accumulate")
+    ] = 0.9,
     labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
@@ -261,6 +283,12 @@ def check_command(
         typer.Option("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, tcp://..."),
     ] = None,
     report: Report = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="write JUnit's XML as well")
+    ] = None,
+    github: Annotated[
+        bool, typer.Option("--github", help="print annotations for GitHub Actions")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -268,22 +296,44 @@ def check_command(
     """Compare an SNN file with its ANN; limits hold at every T given."""
     steps = several_timesteps(timesteps)
     least, most = fraction(min_agreement, "--min-agreement"), fraction(max_drop, "--max-drop")
+    allowed = fraction(margin, "--margin")
+    if allowed is not None and baseline is None:
+        raise UsageError("--margin needs --baseline FILE")
+    names = tuple(name.strip() for name in checks.split(",")) if checks is not None else ()
     pixels = _preprocessing(scale, mean, std, resize, crop)
-    for given in (ann, snn, labels):
+    for given in (ann, snn, labels, baseline):
         existing_file(given)
     existing_data(data)
     for given in (ann, snn, data):
         writable_file(report, "--report", not_over=given)
+        writable_file(junit, "--junit", not_over=given)
 
     def run(progress: Progress) -> Result:
         from . import api
+        from .energy import Constants
+        from .limits import MARGIN
 
         return api.check(
             ann, snn, data=data, labels=labels, timesteps=steps, preprocessing=pixels,
-            min_agreement=least, max_drop=most, scheduler=scheduler, progress=progress,
+            min_agreement=least, max_drop=most, checks=names, baseline=baseline,
+            margin=MARGIN if allowed is None else allowed,
+            energy=Constants(energy_mac, energy_ac), bisect=bisect,
+            scheduler=scheduler, progress=progress,
         )  # fmt: skip
 
-    return _carry_out("check", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+    def also(result: Result | None, error: NaConvertError | None) -> None:
+        from . import ci
+        from .model_io import write_atomically
+
+        if junit is not None:
+            write_atomically(junit, ci.junit(result, error))
+        if github:
+            for line in ci.github(result, error, snn):
+                print(line, file=sys.stderr if as_json else sys.stdout)
+
+    return _carry_out(
+        "check", run, report, as_json=as_json, quiet=quiet, verbose=verbose, also=also
+    )
 
 
 @app.command("simulate")
@@ -396,8 +446,12 @@ def _carry_out(
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    also: Callable[[Result | None, NaConvertError | None], None] = lambda result, error: None,
 ) -> int:
-    """Run one command, show its result or the part measured before it failed; the exit code."""
+    """Run one command, show its result or the part measured before it failed; the exit code.
+
+    ``also`` is told both, for outputs that only one command has.
+    """
     from . import report as reports
     from . import result_json
 
@@ -420,6 +474,7 @@ def _carry_out(
         _print_json(entries)
     elif result is not None and not quiet:
         reports.summary(result, _console(), verbose=verbose)
+    also(result, error)
     if error is None:
         return 0
     if isinstance(error, NotConvertible) and result is None and not quiet:

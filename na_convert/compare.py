@@ -22,14 +22,15 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .behaviour import Behaviour, Elsewhere, Stages, batch_size, batches, observe, rows
+from .checks import SELECTABLE
 from .connectivity import count_work, pool_sources
 from .data import Samples
 from .diagnosis import diagnose
 from .energy import DEFAULT, Constants, estimate
 from .engines import LayerEngines, compare_engines
-from .layers import match_layers
-from .replay import LayerReplay, replay
-from .results import Energy, Equivalence, LayerResult
+from .layers import Layer, match_layers
+from .replay import replay
+from .results import Energy, Equivalence, Figure, LayerResult
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, of_check, replay_figures, stop_at_failure
 from .running import file_engine
@@ -74,6 +75,7 @@ def measure(
     *,
     timesteps: Sequence[int] = (),
     exact_samples: int = EXACT_SAMPLES,
+    checks: frozenset[str] = frozenset(SELECTABLE),
     constants: Constants = DEFAULT,
     elsewhere: Elsewhere | None = None,
     progress: Progress = lambda share: None,
@@ -86,6 +88,7 @@ def measure(
         network: the SNN; ``file`` is the model made of it, in any form.
         timesteps: the T at which accuracy and agreement are measured, beside the SNN's own.
         exact_samples: how many samples go through replay and engine comparison (in float64).
+        checks: names of those to make (`checks`); what the others would find is None or empty.
         constants: energy of an operation.
         elsewhere: where both networks run on all samples, if not in this process.
         progress: called with the share done, 0 to 1.
@@ -96,35 +99,46 @@ def measure(
     stages = Stages(ann, staircase_ann, network, file, layers)
     few = rows(samples.feeds, 0, exact_samples)
     parts = list(batches(few, batch_size(layers, copies=12)))
-    replayed = replay(ann, staircase_ann, network, parts, lambda share: progress(0.4 * share))
-    figures = of_check("replay", replay_figures(replayed))
-    around = round_trip(ann, staircase_ann, network.carried, layers, parts)
-    figures += of_check("round-trip", [around])
+    found = Equivalence(data=samples.description, samples=len(samples))
+    if "replay" in checks:
+        replayed = replay(ann, staircase_ann, network, parts, lambda share: progress(0.4 * share))
+        found = _with(found, "replay", replay_figures(replayed))
+        found = replace(
+            found,
+            replay_mismatches=sum(r.mismatches for r in replayed.layers),
+            replay_ties=sum(r.ties for r in replayed.layers),
+        )
+    if "round-trip" in checks:
+        figure = round_trip(ann, staircase_ann, network.carried, layers, parts)
+        found = _with(found, "round-trip", [figure])
     progress(0.5)
-    engines, output_error = _engines(stages, few)
+    if "engines" in checks:
+        engines, output_error = _engines(stages, few)
+        found = _with(found, "engines", engine_figures(engines, output_error))
+        found = replace(found, engine_differences=sum(e.differences for e in engines))
+    if not checks & {"constant-current", "end-to-end"}:
+        return found
     steps = sorted({*timesteps, network.timesteps})
     seen = observe(stages, samples, steps, lambda share: progress(0.6 + 0.4 * share), elsewhere)
-    figures += of_check("engines", engine_figures(engines, output_error))
-    figures += of_check("constant-current", [even_figure(layers, seen.layers)])
-    result = Equivalence(
-        data=samples.description,
-        samples=len(samples),
-        fold_error=None,
-        replay_mismatches=sum(r.mismatches for r in replayed.layers),
-        replay_ties=sum(r.ties for r in replayed.layers),
-        engine_differences=sum(e.differences for e in engines),
+    if "constant-current" in checks:
+        found = _with(found, "constant-current", [even_figure(layers, seen.layers)])
+    found = replace(
+        found,
         by_timestep=seen.results(),
         layers=tuple(
-            _layer_result(r, c, network.timesteps)
-            for r, c in zip(replayed.layers, seen.layers, strict=True)
+            _layer_result(layer, counts, network.timesteps)
+            for layer, counts in zip(layers, seen.layers, strict=True)
         ),
-        figures=tuple(figures),
         timesteps=network.timesteps,
         layer_samples=seen.layers[0].samples,
         by_class=seen.classes(network.timesteps),
         energy=_energy(stages, seen, rows(samples.feeds, 0, 1), constants),
     )
-    return replace(result, diagnosis=diagnose(result, network.neurons))
+    return replace(found, diagnosis=diagnose(found, network.neurons))
+
+
+def _with(found: Equivalence, check: str, figures: Sequence[Figure]) -> Equivalence:
+    return replace(found, figures=(*found.figures, *of_check(check, figures)))
 
 
 def _energy(
@@ -157,20 +171,20 @@ def _engines(stages: Stages, feeds: Mapping[str, Array]) -> tuple[tuple[LayerEng
     return merged, output_error
 
 
-def _layer_result(replayed: LayerReplay, count: LayerCounts, timesteps: int) -> LayerResult:
+def _layer_result(layer: Layer, count: LayerCounts, timesteps: int) -> LayerResult:
     error = count.split()
+    between = count.neurons - count.at_lowest - count.at_highest
     return LayerResult(
-        name=replayed.layer.name,
+        name=layer.name,
         spike_rate=count.spikes / (count.neurons * timesteps),
         unevenness=count.uneven / count.neurons,
         occasional=count.occasional / count.neurons,
         mean_error=error.total.mean,
-        at_lowest=replayed.at_lowest / replayed.elements,
-        between=replayed.between / replayed.elements,
-        at_highest=replayed.at_highest / replayed.elements,
-        exercised=replayed.between > 0,
+        at_lowest=count.at_lowest / count.neurons,
+        between=between / count.neurons,
+        at_highest=count.at_highest / count.neurons,
+        exercised=between > 0,
         saturation=count.saturated / count.neurons,
-        ann_at_top=count.at_top / count.neurons,
         relative_error=count.relative_error(),
         error=error,
     )

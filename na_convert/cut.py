@@ -63,14 +63,18 @@ def runs_in_onnxruntime(file: onnx.ModelProto) -> bool:
     return onnx.TensorProto.DOUBLE not in kinds or takes(file)
 
 
-def _prepare(
+def part_of(
     model: onnx.ModelProto,
     cuts: set[str],
-    outputs: list[str],
+    outputs: Sequence[str],
     values: Mapping[str, Array],
-    threads: int,
-    added: Sequence[onnx.NodeProto],
-) -> Runner:
+    added: Sequence[onnx.NodeProto] = (),
+) -> tuple[onnx.ModelProto, list[str]]:
+    """What lies between the inputs and ``cuts`` and the ``outputs``, as a model of its own; and
+    the names of the inputs it was given, whose types are those of ``values``.
+
+    Raises ModelError where a value is missing.
+    """
     graph = model.graph
     nodes = _between([*graph.node, *added], cuts, outputs)
     read = {name for node in nodes for name in _reads(node)} | set(outputs)
@@ -89,8 +93,19 @@ def _prepare(
     part.graph.CopyFrom(
         onnx.helper.make_graph(nodes, "part", [*inputs.values(), *given], outside, stored)
     )
+    return part, [*inputs, *fed]
+
+
+def _prepare(
+    model: onnx.ModelProto,
+    cuts: set[str],
+    outputs: list[str],
+    values: Mapping[str, Array],
+    threads: int,
+    added: Sequence[onnx.NodeProto],
+) -> Runner:
+    part, wanted = part_of(model, cuts, outputs, values, added)
     runner = session(part, threads=threads)
-    wanted = [*inputs, *fed]
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.asarray(values[name]) for name in wanted if name in values}

@@ -49,7 +49,7 @@ def _cause(layers: Sequence[LayerResult]) -> str | None:
 def _of_clipping(found: Equivalence, layer: LayerResult, neurons: Sequence[Neuron]) -> str:
     worst = max(found.layers, key=lambda each: each.error.clipping.mean_abs if each.error else 0)
     return (
-        f"threshold too low: in {worst.name!r} {_percent(worst.ann_at_top)} of the ANN's values "
+        f"threshold too low: in {worst.name!r} {_percent(worst.at_highest)} of the ANN's values "
         "reach it, and what lies above is lost: calibrate with a higher --percentile, or on more "
         "data"
     )

@@ -171,10 +171,10 @@ class LayerResult:
         unevenness: share of neurons whose count differs from that of an even current of equal sum.
         occasional: share of neurons that spike although the ANN's level is the lowest.
         mean_error: mean of SNN minus ANN output, in amplitudes.
-        at_lowest, between, at_highest: shares of the ANN's elements by level, in the replay.
+        at_lowest, between, at_highest: shares of the ANN's elements by level; of a clip or ReLU
+            those at or below zero, and those at or above the threshold.
         exercised: some element lay strictly between the lowest and the highest level.
         saturation: share of neurons that fire at every step.
-        ann_at_top: share of elements at the ANN's highest level, or above the threshold.
         relative_error: root mean square of SNN minus ANN over that of the ANN's output above its
             lowest level; infinite where the ANN's layer is silent and the SNN's is not.
         error: SNN minus ANN, split by cause.
@@ -190,7 +190,6 @@ class LayerResult:
     at_highest: float
     exercised: bool
     saturation: float | None = None
-    ann_at_top: float | None = None
     relative_error: float | None = None
     error: ErrorSplit | None = None
 
@@ -272,7 +271,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """The ladder's outcome on `samples` samples of `data`.
+    """The ladder's outcome on `samples` samples of `data`; None or empty: not asked for.
 
     Attributes:
         by_timestep: each T that was evaluated, in order, all on the same samples.
@@ -284,12 +283,12 @@ class Equivalence:
 
     data: str
     samples: int
-    fold_error: float | None
-    replay_mismatches: int
-    replay_ties: int
-    engine_differences: int
-    by_timestep: tuple[TimestepResult, ...]
-    layers: tuple[LayerResult, ...]
+    fold_error: float | None = None
+    replay_mismatches: int | None = None
+    replay_ties: int | None = None
+    engine_differences: int | None = None
+    by_timestep: tuple[TimestepResult, ...] = ()
+    layers: tuple[LayerResult, ...] = ()
     figures: tuple[Figure, ...] = ()
     timesteps: int = 0
     layer_samples: int = 0

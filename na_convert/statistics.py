@@ -63,7 +63,8 @@ class LayerCounts:
     uneven: int
     occasional: int
     saturated: int
-    at_top: int
+    at_lowest: int
+    at_highest: int
     per_neuron: NDArray[np.int64]
     signed: tuple[Total, ...]
     sizes: tuple[Total, ...]
@@ -125,7 +126,8 @@ def count_layer(
         uneven=int(np.count_nonzero((count != even) & ~tie)),
         occasional=int(np.count_nonzero((share <= layer.half_level) & (count > 0))),
         saturated=int(np.count_nonzero(count == timesteps)),
-        at_top=int(np.count_nonzero(share >= 1 - layer.half_level)),
+        at_lowest=int(np.count_nonzero(share <= layer.half_level)),
+        at_highest=int(np.count_nonzero(share >= 1 - layer.half_level)),
         per_neuron=count.sum(axis=0),
         signed=tuple(_sum(part) for part in parts),
         sizes=tuple(_sum(np.abs(part)) for part in parts),

@@ -92,7 +92,7 @@ def test_a_threshold_that_is_too_low(tmp_path: Path) -> None:
     layer = equivalence.layers[0]
     assert layer.error is not None
     assert layer.error.clipping.mean < 0
-    assert layer.ann_at_top == pytest.approx(0.4, abs=0.02)
+    assert layer.at_highest == pytest.approx(0.4, abs=0.02)
 
 
 def test_nothing_is_said_about_a_network_that_works(tmp_path: Path) -> None:

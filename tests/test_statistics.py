@@ -86,7 +86,7 @@ def test_the_split_by_hand() -> None:
     assert float(parts["unevenness"]) == third  # -1/3 late, +1/3 twice early
     assert float(parts["total"]) == pytest.approx(2 / 3)
     assert float(found.sizes[3]) == pytest.approx(1)
-    assert (found.uneven, found.occasional, found.saturated, found.at_top) == (3, 1, 1, 0)
+    assert (found.uneven, found.occasional, found.saturated, found.at_highest) == (3, 1, 1, 0)
     np.testing.assert_array_equal(found.per_neuron, count[0])
     assert found.relative_error() == pytest.approx(np.sqrt((2 / 9) / (3 * 4 / 9)))
 
@@ -107,7 +107,7 @@ def test_what_lies_above_a_calibrated_threshold_is_clipping() -> None:
         layer(ramp, (1,), np.asarray(2.0)), np.array([[4]]), 4 * root, root, root, 4
     )
     assert [float(v) for v in found.signed] == pytest.approx([-0.5, 0, 0, 0, -0.5])
-    assert found.at_top == found.saturated == 1
+    assert found.at_highest == found.saturated == 1
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(["staircase", "ramp"]))
