@@ -87,7 +87,14 @@ def _steady(summary: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/architecture.md", "docs/data.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/cli.md",
+        "docs/architecture.md",
+        "docs/ci.md",
+        "docs/data.md",
+    ],
 )
 def test_links_lead_somewhere(name: str) -> None:
     document = ROOT / name
