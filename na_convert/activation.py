@@ -29,7 +29,8 @@ class Staircase:
         phase: phi; 0 floor, 1/2 rounding, 1 ceil.
         levels: p, the number of stairs above the lowest.
         tie_rule: how the ANN rounds a value that lies on an edge ("half_even", "half_up",
-            "half_away", "half_down", "floor", "ceil"); the neuron's own is "half_up".
+            "half_away", "half_down", "middle" (half a stair, as sign(0)), "floor", "ceil"); the
+            neuron's own is "half_up".
     """
 
     input_step: Array

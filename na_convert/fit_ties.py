@@ -27,7 +27,9 @@ def tie_rule(exact: Curve, rounded: Staircase, fitted: Staircase, rounding: str)
     Where one number has to stand for all ties and they do not agree, the graph's word counts.
     """
     for candidate in (rounded, fitted):
-        ups, signs = _measured(exact, candidate)
+        ups, signs, between = _measured(exact, candidate)
+        if len(ups) and np.all(between):
+            return "middle"
         if len(ups) >= min(3, fitted.levels):
             break
     else:
@@ -54,8 +56,11 @@ def _one_sided(up: bool, fitted: Staircase, signs: Array, rounding: str) -> str:
     return "half_up" if up else "half_down"
 
 
-def _measured(exact: Curve, candidate: Staircase) -> tuple[NDArray[np.bool_], Array]:
-    """For ties of the first channel, in order: does it round up, and the sign of x there."""
+def _measured(
+    exact: Curve, candidate: Staircase
+) -> tuple[NDArray[np.bool_], Array, NDArray[np.bool_]]:
+    """For ties of the first channel, in order: does it round up, the sign of x there, and is the
+    value there between the two levels, as that of sign(x) at 0 is."""
     p = candidate.levels
     stairs = np.arange(1, min(p, _MOST) + 1, dtype=np.float64)
     d, lo, phi, s = (
@@ -65,10 +70,12 @@ def _measured(exact: Curve, candidate: Staircase) -> tuple[NDArray[np.bool_], Ar
     )  # fmt: skip
     ties = (stairs[:, None] + (lo - phi)) * d
     sides = [np.nextafter(ties, -np.inf), ties, np.nextafter(ties, np.inf)]
-    levels = [np.round(exact(x) / s - lo) for x in sides]
+    positions = [exact(x) / s - lo for x in sides]
+    levels = [np.round(position) for position in positions]
     rising = d > 0
     below = np.where(rising, levels[0], levels[2])
     above = np.where(rising, levels[2], levels[0])
     here = stairs[:, None]
     exactly = ((below == here - 1) & (above == here))[:, 0]
-    return (levels[1] == here)[exactly, 0], ties[exactly, 0]
+    between = np.abs(positions[1] - levels[1]) > 0.1
+    return (levels[1] == here)[exactly, 0], ties[exactly, 0], between[exactly, 0]

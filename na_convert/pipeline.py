@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import __version__, qonnx, shapes
+from . import __version__, batch_check, qonnx, shapes
 from .compare import teacher_forced_error
 from .errors import ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
@@ -60,6 +60,7 @@ class Converted:
         ann: the network as exported, after `normalise`; not kept (the same as `staircase_ann`)
             where nothing is checked, to save the memory.
         staircase_ann: the same after the other passes: each activation one node.
+        entangled: why the network works for the batch size of its file only; empty if it does not.
     """
 
     ann: gs.Graph
@@ -69,6 +70,7 @@ class Converted:
     reports: tuple[PassReport, ...]
     refused: tuple[Refusal, ...]
     notes: tuple[str, ...]
+    entangled: str = ""
 
     def pass_limit(self) -> float:
         """The largest relative change of a tensor that a pass may make."""
@@ -94,24 +96,27 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
     if options.calibration is not None and options.calibration_feeds is not None:
         how, data = options.calibration, options.calibration_feeds
         reports.append(calibrate.run(graph, carried, data, how))
-    chosen, _ = to_spiking.choose_neurons(graph, readout)
+    chosen, skipped = to_spiking.choose_neurons(graph, readout)
     refused = _merge_refusals(graph, reports, chosen, readout)
     if not refused:
         refused = to_spiking.nonlinear_nodes(graph, chosen, readout)
+    known = {r.node for r in refused}
+    refused += tuple(r for r in to_spiking.refusals(graph, chosen) if r.node not in known)
     if not chosen and not refused:
         raise NotConvertible(
             f"{loaded.path}: no quantised or clipped activation found to turn into neurons",
             remedy="export the network with its activation quantisers (or ReLU6/clip) in place",
         )
+    if refused:
+        reports.append(PassReport(to_spiking.NAME, 0, skipped, refused))
+        return replace(found, staircase_ann=graph, reports=tuple(reports), refused=refused)
+    if found.entangled:
+        raise NotConvertible(f"{loaded.path}: {found.entangled}", remedy=batch_check.REMEDY)
     names = [a.outputs[0].name for a in chosen]
     staircase_ann = graph.copy()
     spiking = to_spiking.run(graph, shapes.of_one_sample(graph, carried, feeds, names), readout)
     reports.append(spiking.report)
-    known = {r.node for r in refused}
-    refused += tuple(r for r in spiking.report.refused if r.node not in known)
-    found = replace(found, staircase_ann=staircase_ann, reports=tuple(reports), refused=refused)
-    if refused:
-        return found
+    found = replace(found, staircase_ann=staircase_ann, reports=tuple(reports))
     check_graph(graph, "to_spiking")
     check_spiking(graph, "to_spiking")
     steps, notes = _timesteps(spiking.neurons, options.timesteps)
@@ -132,11 +137,16 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
     del model
     _require_numbers(loaded.path, graph)
     rows = {name: values[:_CHECK_ROWS] for name, values in feeds.items()} if check else None
+    exported = graph.copy() if check else graph
     reports = [_run(NORMALISE, graph, carried, rows)]
+    entangled = batch_check.entanglement(exported, graph, carried, feeds) if check else ""
+    if entangled and rows is not None:  # later passes are compared at the file's own batch size
+        rows = _fitting(exported, rows)
+    del exported
     ann = graph.copy() if check else graph
     for each in ANN_PASSES:
         reports.append(_run(each, graph, carried, rows))
-    return Converted(ann, graph, None, carried, tuple(reports), (), notes)
+    return Converted(ann, graph, None, carried, tuple(reports), (), notes, entangled)
 
 
 def explain(loaded: Loaded, node: str) -> Explanation:
@@ -220,7 +230,7 @@ def _merge_refusals(
     """Refusals of earlier passes that stand where neurons would: between weights and weights.
 
     Before the first weights, after the last, and in the readout that the user named, a nonlinear
-    function stays analog and does no harm.
+    function stays analog and does no harm. What mixes samples or fixes their number does anywhere.
     """
     nodes = {label(node): node for node in graph.nodes}
     after, before = to_spiking.between_weights(graph, neurons)
@@ -229,7 +239,8 @@ def _merge_refusals(
     for refusal in (r for report in reports for r in report.refused):
         node = nodes.get(refusal.node)
         inner = node is None or (id(node) in after and id(node) in before)
-        if (inner and id(node) not in analog) or refusal.op in _ALWAYS:
+        always = refusal.op in _ALWAYS or refusal.remedy == batch_check.REMEDY
+        if (inner and id(node) not in analog) or always:
             refused.append(refusal)
     return tuple(refused)
 

@@ -10,10 +10,13 @@ from .graph import is_ours, is_standard
 
 # Inputs by position that carry data; the others of these operators are sizes, axes and the like.
 DATA_POSITIONS = {
+    "CumSum": (0,),
     "Expand": (0,),
     "Gather": (0,),
     "Pad": (0,),
+    "ReduceMax": (0,),
     "ReduceMean": (0,),
+    "ReduceMin": (0,),
     "ReduceSum": (0,),
     "Reshape": (0,),
     "Resize": (0,),

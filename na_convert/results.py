@@ -15,7 +15,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that cannot be part of a spiking network."""
+    """A node that cannot be part of a spiking network: why, and what to do about it."""
 
     node: str
     op: str

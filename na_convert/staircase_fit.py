@@ -112,8 +112,12 @@ def _plateau(points: Array, values: Array) -> _Plateau:
 
 @dataclass(frozen=True)
 class _Edges:
-    """The outermost jumps, per channel [C]: the first float behind the first jump and its value,
-    the first float of the upper plateau, and the values of both plateaus."""
+    """The outermost jumps, per channel [C]: the first float behind the first jump, the value on the
+    stair that begins there, the first float of the upper plateau, and the values of both plateaus.
+
+    A jump may go by way of a value of its own at one single float, as sign(x) does at 0: that is a
+    tie, and no stair.
+    """
 
     first: Array
     first_value: Array
@@ -141,7 +145,8 @@ def _outer_jumps(
     before_high = np.maximum(high.start - 1, 0)
     _, first = bisect(left, points[last_low], points[next_to_low])
     _, last = bisect(right, points[before_high], points[high.start])
-    return _Edges(first, exact(first[None])[0], last, bottom, top)
+    behind = first + np.maximum(8 * _EPS * np.abs(first), 1e-290)
+    return _Edges(first, exact(behind[None])[0], last, bottom, top)
 
 
 def bisect(holds: Callable[[Array], NDArray[np.bool_]], a: Array, b: Array) -> tuple[Array, Array]:

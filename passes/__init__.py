@@ -19,6 +19,7 @@ from . import (
     normalise,
     reorder_maxpool,
     to_spiking,
+    write_out_maxima,
     write_out_trunc,
 )
 
@@ -30,6 +31,7 @@ ANN_PASSES: tuple[Pass, ...] = (
     find_activations.run,
     write_out_trunc.run,
     reorder_maxpool.run,
+    write_out_maxima.run,
 )
 
 __all__ = ["ANN_PASSES", "NORMALISE", "Pass", "calibrate", "fold_batchnorm", "to_spiking"]

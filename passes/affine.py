@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from na_convert.graph import is_constant, is_ours, is_standard
 from na_convert.regions import DATA_POSITIONS
@@ -156,8 +157,58 @@ def _batch_kept(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     shape = node.inputs[1]
     if is_constant(shape) and (len(shape.values) == 0 or int(shape.values[0]) not in (-1, 0)):
         return Obstacle(
-            f"reshapes to {shape.values.tolist()}, which fixes the batch",
-            "export with a dynamic batch size",
+            f"reshapes to {shape.values.tolist()}, so that the batch is not the first axis",
+            "keep the batch on the first axis (batch_first=True); export with a dynamic batch size",
+        )
+    return None
+
+
+def _tile(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    repeats = node.inputs[1]
+    if not is_constant(repeats) or int(np.ravel(repeats.values)[0]) != 1:
+        return Obstacle(
+            "repeats samples, or a number of times that is not constant",
+            "keep samples independent of each other, and export with fixed sizes",
+        )
+    return None
+
+
+def _float_cast(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    if int(node.attrs["to"]) not in _WIDE_FLOATS:
+        return Obstacle(
+            "converts to a type that rounds or cuts values off",
+            "keep values between activations in float32 or float16",
+        )
+    return None
+
+
+def _chosen(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    if spiking[0]:
+        return Obstacle("chooses by a condition that depends on spikes", REDUCTION_REMEDY)
+    return None
+
+
+def _cumulated_axis(node: gs.Node) -> Sequence[int] | None:
+    axis = node.inputs[1]
+    return np.asarray(axis.values).ravel().tolist() if is_constant(axis) else None
+
+
+def _einsum(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    """Linear in one operand; its first axis, the batch, must stay first and be no other's."""
+    if sum(spiking) > 1:
+        return _one_factor(node, [True, True])
+    equation = node.attrs["equation"]
+    text = equation.decode() if isinstance(equation, bytes) else str(equation)
+    terms, arrow, result = text.replace(" ", "").partition("->")
+    operands = terms.split(",")
+    own = operands[list(spiking).index(True)] if any(spiking) else operands[0]
+    batch = "..." if own.startswith("...") else own[:1]
+    constant = [o for o, t in zip(operands, node.inputs, strict=True) if is_constant(t)]
+    kept = arrow and result.startswith(batch) and own.count(batch) == 1
+    if not kept or any(batch in other for other in constant):
+        return Obstacle(
+            f"the equation {text!r} does not keep the batch as first axis",
+            "write the batch first in the operand and in the result",
         )
     return None
 
@@ -176,6 +227,12 @@ def _inference_only(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return _constant_weights(node, spiking)
 
 
+_WIDE_FLOATS = (
+    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
+)  # fmt: skip
+
+_OPEN_MAXIMUM = "takes a maximum over the batch, or over axes whose sizes are open"
+
 _NONLINEAR = {
     "Softmax": "a softmax is not affine, so it cannot work on single spikes",
     "LayerNormalization": "divides by statistics of the spikes themselves",
@@ -187,19 +244,25 @@ _NONLINEAR = {
     "If": "control flow that depends on data",
     "Loop": "control flow that depends on data",
     "Scan": "control flow that depends on data",
-    "GlobalMaxPool": "a maximum over the whole image is not affine",
-    "ReduceMax": "a maximum is not affine",
+    "GlobalMaxPool": _OPEN_MAXIMUM,
+    "ReduceMax": _OPEN_MAXIMUM,
+    "ReduceMin": _OPEN_MAXIMUM,
+    "Max": "takes a maximum with a tensor of another shape, or with constants",
+    "Min": "takes a minimum with a tensor of another shape, or with constants",
 }
 
 _RULES: dict[str, Rule] = {
     "Add": _any,
     "AveragePool": _any,
     "BatchNormalization": _inference_only,
+    "Cast": _float_cast,
     "Concat": _not_batch(_default_axis(0)),
     "Conv": _constant_weights,
     "ConvTranspose": _constant_weights,
+    "CumSum": _not_batch(_cumulated_axis),
     "DepthToSpace": _any,
     "Div": _numerator,
+    "Einsum": _einsum,
     "Flatten": _not_batch(_flatten_axes),
     "Gather": _not_batch(_default_axis(0)),
     "Gemm": _one_factor,
@@ -221,7 +284,9 @@ _RULES: dict[str, Rule] = {
     "Squeeze": _not_batch(_attribute_or_input("axes", 1)),
     "Sub": _any,
     "Sum": _any,
+    "Tile": _tile,
     "Transpose": _not_batch(_transposed_batch),
     "Unsqueeze": _not_batch(_attribute_or_input("axes", 1)),
     "Upsample": _any,
+    "Where": _chosen,
 }

@@ -11,10 +11,14 @@ followed at two batch sizes (`walk_shapes`). Cases, each with its test:
 * values computed from shapes that do not depend on the batch: constants. Floats are constant if
   equal up to rounding (LSQ's gradient scale ``s g + (s - s g)``), and take the value of the
   constant they come from
+* ``Expand`` of samples to larger samples: ``Tile``
 * ``Expand``/``ConstantOfShape`` of one value as an operand of elementwise operators: the value
   itself; elsewhere its batch is read from the network's input
 * a constant with one equal row per sample: one row; in ``Concat``: expanded to the batch
+* a constant operand that repeats itself along axes that other operands have (``full_like``): once
 * ``Resize`` to fixed sizes that include the batch: scales, or the batch of its own input
+* ``Gather`` of constant places out of all samples at once (``as_strided``): out of each sample;
+  refused where it picks some samples
 * ``Squeeze`` without axes: the axes that are 1 at every batch size
 * ``Reshape``, ``Flatten``, ``Expand``, ... that keep the shape at every size: dropped
 * a Reshape that mixes samples, an output that does not keep them apart: refused
@@ -35,6 +39,7 @@ from .fold_constants import to_constants
 from .free_operands import (
     expand_constants,
     free_expand,
+    free_gather,
     free_resize,
     name_squeezed_axes,
     shrink_operands,
@@ -111,6 +116,8 @@ def _rewrite(work: Freeing, node: gs.Node) -> None:
         free_resize(work, node)
     elif is_standard(node, "Expand"):
         free_expand(work, node)
+    elif is_standard(node, "Gather"):
+        free_gather(work, node)
     elif is_standard(node, "Concat"):
         expand_constants(work, node)
     elif is_standard(node, *_ELEMENTWISE):

@@ -55,7 +55,7 @@ def free_expand(work: Freeing, node: gs.Node) -> None:
     x, target = node.inputs[0], node.inputs[1]
     targets = [t.value(target) for t in work.trials]
     known = [np.asarray(t) for t in targets if t is not None]
-    if len(known) < len(targets) or is_constant(target):
+    if len(known) < len(targets) or _tiled(work, node, known) or is_constant(target):
         return
     first, second = known[:2]
     varying = np.flatnonzero(first != second)
@@ -71,6 +71,28 @@ def free_expand(work: Freeing, node: gs.Node) -> None:
         shape = with_network_batch(work, rest, axis, label(node))
     node.inputs = [x, shape]
     work.changed += 1
+
+
+def _tiled(work: Freeing, node: gs.Node, targets: Sequence[Array]) -> bool:
+    """An Expand of samples to larger samples is a Tile, which does not name the batch."""
+    x = node.inputs[0]
+    if batch_axis(work.trials, x) != 0:
+        return False
+    repeats = []
+    for trial, target in zip(work.trials, targets, strict=True):
+        shape = trial.shape(x)
+        batches = {1, work.fixed if is_constant(node.inputs[1]) else trial.batch}
+        if shape is None or len(shape) != len(target) or int(target[0]) not in batches:
+            return False
+        repeats.append(
+            [1, *(max(int(t) // d, 1) for t, d in zip(target[1:], shape[1:], strict=True))]
+        )
+    if any(r != repeats[0] for r in repeats) or max(repeats[0]) == 1:
+        return False
+    node.op = "Tile"
+    node.inputs = [x, work.builder.constant(f"{label(node)}_repeats", np.asarray(repeats[0]))]
+    work.changed += 1
+    return True
 
 
 def expand_constants(work: Freeing, node: gs.Node) -> None:
@@ -95,6 +117,34 @@ def expand_constants(work: Freeing, node: gs.Node) -> None:
     node.inputs = inputs
 
 
+def free_gather(work: Freeing, node: gs.Node) -> None:
+    """A Gather over all samples at once, by constant places: the same places of each sample."""
+    x, indices = node.inputs[0], node.inputs[1]
+    shapes = [t.shape(x) for t in work.trials]
+    rank = len(shapes[0] or ())
+    along = int(node.attrs.get("axis", 0)) % max(rank, 1) == 0
+    if work.fixed is None or not along or batch_axis(work.trials, x) != 0:
+        return
+    if not is_constant(indices):
+        return
+    first = shapes[0] or (0,)
+    each = first[0] // work.trials[0].batch
+    places = np.where(indices.values < 0, indices.values + each * work.fixed, indices.values)
+    samples = np.arange(work.fixed).reshape(-1, *[1] * (places.ndim - 1)) * each
+    whole = places.ndim > 0 and places.shape[0] == work.fixed
+    if not whole or not np.array_equal(places, places[:1] + samples):
+        work.refuse(node, "picks values by their sample's place in the batch")
+        return
+    b, name = work.builder, label(node)
+    target = b.constant(f"{name}_samples", np.asarray([-1, each, *first[1:]], np.int64))
+    apart = b.emit("Reshape", [x, target], f"{name}_apart", dtype=x.dtype)
+    for trial in work.trials:
+        trial.shapes[apart.name] = (trial.batch, each, *first[1:])
+    node.inputs = [apart, b.constant(f"{name}_places", places[0])]
+    node.attrs["axis"] = 1
+    work.changed += 1
+
+
 def shrink_operands(work: Freeing, node: gs.Node) -> None:
     if _is_plumbing(work, node):
         return
@@ -104,7 +154,7 @@ def shrink_operands(work: Freeing, node: gs.Node) -> None:
         others = [t for k, t in enumerate(node.inputs) if k != position and not is_missing(t)]
         smaller = _unexpanded(work, tensor, others)
         if smaller is None and is_constant(tensor):
-            smaller = _one_row(work, node, tensor, others)
+            smaller = _one_row(work, node, tensor, others) or _collapsed(work, tensor, others)
         if smaller is not None:
             node.inputs = [smaller if k == position else t for k, t in enumerate(node.inputs)]
             work.changed += 1
@@ -152,6 +202,28 @@ def _one_row(
         return work.builder.constant(f"{tensor.name}_row", tensor.values[:1])
     work.refuse(node, f"constant {tensor.name} differs between the samples of a batch")
     return None
+
+
+def _collapsed(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
+    """A constant that repeats itself along axes that other operands have (``full_like``): once."""
+    values = np.asarray(tensor.values)
+    if values.size < 2 or not others:
+        return None
+    kept = values
+    for axis in range(values.ndim):
+        first = kept.take([0], axis)
+        if kept.shape[axis] > 1 and np.array_equal(np.broadcast_to(first, kept.shape), kept):
+            kept = first
+    if kept.size == values.size:
+        return None
+    for trial in work.trials:
+        shapes = [trial.shape(t) for t in others]
+        known = [s for s in shapes if s is not None]
+        if len(known) < len(shapes):
+            return None
+        if np.broadcast_shapes(kept.shape, *known) != np.broadcast_shapes(values.shape, *known):
+            return None
+    return work.builder.constant(f"{tensor.name}_once", kept)
 
 
 def _equal_rows(values: Array) -> bool:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from na_convert.batch_check import REMEDY
 from na_convert.graph import label
 from na_convert.results import Refusal, Skip
 
 from .node_builder import Builder
 from .walk_shapes import Trial
-
-REMEDY = "export with a dynamic batch size (dynamic_shapes, or dynamic_axes), or one sample"
 
 
 @dataclass

@@ -2,10 +2,11 @@
 
 1. `fold_constants`: constant subgraphs, weight quantisers among them, become constants
 2. `strip_noise`: random values of mean zero that training added; other randomness is refused
-3. `drop_noops`: Identity, Dropout in inference, casts to the same type
-4. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
-5. `free_batch`: any batch size; integers computed from shapes become constants
-6. `fold_constants` and `drop_noops` again, on what the steps before left
+3. `plain_gathers`: Gather along the axis that is meant
+4. `drop_noops`: Identity, Dropout in inference, casts to the same type
+5. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
+6. `free_batch`: any batch size; integers computed from shapes become constants
+7. `fold_constants` and `drop_noops` again, on what the steps before left
 
 Shapes that the file gave inner tensors are dropped: they may be wrong from here on. Names of
 tensors stay. (The opset is lifted earlier, on the ONNX model: `na_convert.lift`.) The cases are
@@ -22,6 +23,7 @@ from .dequantise import dequantise
 from .drop_noops import drop_noops
 from .fold_constants import fold_constants
 from .free_batch import free_batch
+from .plain_gathers import plain_gathers
 from .strip_noise import strip_noise
 from .walk_shapes import infer_types
 
@@ -34,12 +36,14 @@ def run(graph: gs.Graph) -> PassReport:
     folded, _ = fold_constants(graph)
     stripped, notes, stochastic = strip_noise(graph)
     infer_types(graph)
+    gathered = plain_gathers(graph)
     dropped = drop_noops(graph)
     taken_apart = dequantise(graph)
     freed, left_alone, fixed = free_batch(graph)
     folded_after, unfolded = fold_constants(graph)
     dropped_after = drop_noops(graph)
-    changed = stripped + folded + taken_apart + dropped + freed + folded_after + dropped_after
+    changed = stripped + folded + gathered + dropped + taken_apart + freed
+    changed += folded_after + dropped_after
     return PassReport(
         NAME,
         changed,

@@ -15,7 +15,7 @@ Cases:
 * a ReLU without threshold before the first neurons or behind the last: stays analog; between
   neurons it is refused, unless it was calibrated;
 * skip connections and Concat with analog tensors: ``Encode`` on each such edge;
-* MaxPool between neurons: ``MaxPoolCounts``;
+* MaxPool between neurons: ``MaxPoolCounts`` (other maxima are MaxPools by now);
 * a graph output that is a spiking tensor: ``Decode`` before it, the output keeps its name;
 * an operator between neurons that is not affine in its spiking inputs, or that touches the batch
   axis, into which time is folded: refused, all of them at once.
@@ -45,6 +45,14 @@ from na_convert.results import Neuron, PassReport, Refusal, Skip
 
 from .affine import obstacle, pool_attributes
 
+NAME = "to_spiking"
+
+# Operators whose outputs are their inputs' values, moved about (or all of them turned round).
+_MOVING = (
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "Neg", "Reshape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Spiking:
@@ -65,7 +73,7 @@ def run(
     chosen, skipped = choose_neurons(graph, readout_from)
     refused = refusals(graph, chosen)
     if refused:
-        return Spiking(PassReport("to_spiking", 0, skipped, refused), ())
+        return Spiking(PassReport(NAME, 0, skipped, refused), ())
     names = g.Names(graph)
     later = descendants(graph, chosen)
     _pool_counts(graph, chosen)
@@ -77,7 +85,7 @@ def run(
     graph.cleanup().toposort()
     order = {id(node): i for i, node in enumerate(graph.nodes)}
     layers = sorted(made.values(), key=lambda pair: order[id(pair[0])])
-    report = PassReport("to_spiking", len(layers), skipped)
+    report = PassReport(NAME, len(layers), skipped)
     return Spiking(report, tuple(neuron for _, neuron in layers))
 
 
@@ -310,14 +318,17 @@ def _pool_counts(graph: gs.Graph, neurons: list[gs.Node]) -> None:
 
 
 def _spike_value(tensor: gs.Tensor) -> float:
-    """What one spike in ``tensor`` is worth, if it comes straight from one neuron; else 1."""
+    """What one spike in ``tensor`` is worth, where it holds nothing but spikes; else 1."""
     source = g.producer(tensor)
-    while source is not None and g.is_ours(source, "MaxPoolCounts"):
-        source = g.producer(source.inputs[0])
-    if source is None or not g.is_ours(source, *ACTIVATION_OPS):
+    if source is None:
         return 1.0
-    amplitude = read_activation(source).neuron().amplitude
-    return float(np.float32(abs(amplitude.item()))) if amplitude.size == 1 else 1.0
+    if g.is_ours(source, *ACTIVATION_OPS):
+        amplitude = read_activation(source).neuron().amplitude
+        return float(np.float32(abs(amplitude.item()))) if amplitude.size == 1 else 1.0
+    if g.is_ours(source, "MaxPoolCounts") or g.is_standard(source, *_MOVING):
+        parts = {_spike_value(t) for t in data_inputs(source)}
+        return parts.pop() if len(parts) == 1 else 1.0
+    return 1.0
 
 
 def _encode(graph: gs.Graph, neurons: list[gs.Node], names: g.Names) -> None:

@@ -188,8 +188,8 @@ def test_expand_of_a_tensor_that_has_the_batch() -> None:
         y = Neg (e)
     """
     result = rewritten(shapeless(body, {"last": ints(3)}, **OPEN), fold_constants, free_batch)
-    assert ops(result) == ["ReduceMean", "Expand", "Neg"]
-    assert result.nodes[1].inputs[1].values.tolist() == [1, 3, 8, 16]
+    assert ops(result) == ["ReduceMean", "Tile", "Neg"]
+    assert result.nodes[1].inputs[1].values.tolist() == [1, 1, 1, 16]
 
 
 def test_a_constant_with_the_fixed_batch_in_concat() -> None:
@@ -332,3 +332,49 @@ def test_an_expand_that_broadcasting_does_with_the_constants_own_axes() -> None:
     weights = {"three": ints(3), "zero": ints(0), "thresholds": edges}
     result = rewritten(shapeless(body, weights, **OPEN), free_batch)
     assert ops(result) == ["Greater", "Cast", "ReduceSum"]
+
+
+def test_gather_out_of_all_samples_is_one_out_of_each() -> None:
+    """What torch writes for ``as_strided``: everything in one axis, then the places in it."""
+    body = (
+        "m = ReduceMean <keepdims = 0> (x, image)\n f = Reshape (m, all)\n"
+        "g = Gather <axis = 0> (f, places)\n r = Reshape (g, rows)\n y = Neg (r)"
+    )
+    weights = {
+        "image": ints(2, 3), "all": ints(-1), "rows": ints(1, 3),
+        "places": np.array([[[2], [0], [-2]]]),
+    }  # fmt: skip
+    result = rewritten(shapeless(body, weights, **FIXED), free_batch)
+    gather = next(n for n in result.nodes if n.op == "Gather")
+    assert gather.attrs["axis"] == 1
+
+
+def test_gather_of_one_sample_is_refused() -> None:
+    net, _ = graph("g = Gather <axis = 0> (x, place)\n y = Neg (g)", {"place": ints(0)[0]}, **FIXED)
+    _, _, refused = free_batch(net)
+    assert [r.op for r in refused][:1] == ["Gather"]
+
+
+def test_a_constant_that_repeats_itself_is_shrunk() -> None:
+    proto = model("y = Max (x, low)", {"low": np.zeros((1, 3, 8, 8), np.float32)},
+                  inputs="float[1,3,8,8] x", outputs="float[1,3,8,8] y")  # fmt: skip
+    result = rewritten(proto, free_batch)
+    assert result.nodes[0].inputs[1].values.shape == (1, 1, 1, 1)
+
+
+def test_a_constant_that_makes_its_operand_larger_stays() -> None:
+    proto = model("y = Add (x, more)", {"more": np.ones((1, 3, 8, 8), np.float32)},
+                  inputs="float[1,3,1,8] x", outputs="float[1,3,8,8] y")  # fmt: skip
+    result = rewritten(proto, free_batch)
+    assert result.nodes[0].inputs[1].values.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("target", [(1, 3, 8, 8), (2, 6, 1, 8)])
+def test_expand_of_samples_is_a_tile(target: tuple[int, ...]) -> None:
+    net, _ = graph(
+        "m = ReduceMax <axes = [1,2]> (x)\n e = Expand (m, shape)\n y = Neg (e)",
+        {"shape": ints(*target)}, inputs="float[2,3,8,8] x", outputs="float y",
+    )  # fmt: skip
+    free_batch(net)
+    (tile,) = [n for n in net.nodes if n.op == "Tile"]
+    assert tile.inputs[1].values.tolist() == [1, target[1], target[2], 1]

@@ -250,3 +250,24 @@ def test_bisect_ends_at_neighbouring_floats():
     a, b = bisect(lambda x: x < edges, np.full(3, -10.0), np.full(3, 10.0))
     np.testing.assert_array_equal(np.nextafter(a, np.inf), b)
     assert np.all((a < edges) & (edges <= b))
+
+
+@pytest.mark.parametrize(
+    ("function", "levels", "lowest"),
+    [
+        (np.sign, 1, -0.5),
+        (lambda x: np.sign(x * 0.1) * 0.3, 1, -0.5),
+        (lambda x: np.heaviside(x - 0.5, 0.5), 1, 0),
+        (lambda x: (np.sign(x - 0.25) + np.sign(x - 0.75) + np.sign(x - 1.25)) / 4, 3, -1.5),
+    ],
+)
+def test_a_value_of_its_own_exactly_at_a_jump_is_a_tie(function, levels, lowest):
+    """sign(0) is 0, no third level."""
+    found = staircase(fitted(function, np.float32))
+    assert found.levels == levels
+    np.testing.assert_allclose(found.lowest_level, lowest)
+
+
+def test_ties_between_two_levels_are_told():
+    assert staircase(fitted(np.sign)).tie_rule == "middle"
+    assert staircase(fitted(lambda x: np.where(x >= 0, 1.0, -1.0))).tie_rule == "half_up"

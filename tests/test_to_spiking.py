@@ -242,6 +242,50 @@ def test_refused_between_neurons(middle: str, op: str, words: str) -> None:
     assert found.neurons == ()
 
 
+MATRIX = {"m": (4, 4), "mask": np.ones((8, 1), bool), "repeats": np.array([1, 1, 1, 1])}
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        'e = Einsum <equation = "nchw,dc->ndhw"> (a, m)\ns = Identity (e)\n',
+        'e = Einsum <equation = "...hw,wv->...hv"> (a, m8)\ns = Identity (e)\n',
+        "s = Where (mask, a, step)\n",
+        "h = Cast <to = 10> (a)\ns = Cast <to = 1> (h)\n",
+        "s = Tile (a, repeats)\n",
+        "s = CumSum (a, axis)\n",
+    ],
+)
+def test_affine_between_neurons(middle: str) -> None:
+    body = CONV + stair("z", "a") + middle + "z2 = Conv <pads = [1,1,1,1]> (s, w2)\n"
+    weights = {**WEIGHTS, **MATRIX, "m8": (8, 8), "axis": np.array(3)}
+    g, _ = graph(body + stair("z2", "last") + HEAD, weights)
+    found = to_spiking.run(g, {"a": (4, 8, 8), "last": (4, 8, 8)})
+    assert found.report.refused == ()
+    assert len(found.neurons) == 2
+
+
+@pytest.mark.parametrize(
+    ("middle", "words"),
+    [
+        ('s = Einsum <equation = "nchw,nchw->nchw"> (a, a)\n', "gating"),
+        ('s = Einsum <equation = "nchw,dn->dchw"> (a, m)\n', "batch"),
+        ('s = Einsum <equation = "nchw,dc->dnhw"> (a, m)\n', "batch"),
+        ("s = Tile (a, twice)\n", "repeats samples"),
+        ("b = Greater (a, step)\ns = Where (b, a, step)\n", "condition"),
+        ("i = Cast <to = 3> (a)\ns = Cast <to = 1> (i)\n", "rounds"),
+        ("s = CumSum (a, axis)\n", "batch"),
+    ],
+)
+def test_not_affine_between_neurons(middle: str, words: str) -> None:
+    body = CONV + stair("z", "a") + middle + "z2 = Conv <pads = [1,1,1,1]> (s, w2)\n"
+    weights = {**WEIGHTS, **MATRIX, "twice": np.array([2, 1, 1, 1]), "axis": np.array(0)}
+    g, _ = graph(body + stair("z2", "last") + HEAD, weights)
+    refused = to_spiking.run(g, {}).report.refused
+    assert any(words in r.reason for r in refused)
+    assert all(r.remedy for r in refused)
+
+
 RELU = 'na_convert.Ramp <kind: string = "relu"> (z{i}, zero, inf, zero, one)\n'
 RELU_WEIGHTS = {**WEIGHTS, "inf": np.inf, "one": 1.0}
 THIRD = "z3 = Conv <pads = [1,1,1,1]> (b, w2)\n"

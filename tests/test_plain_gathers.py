@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+from na_convert.passes.drop_noops import drop_noops
+from na_convert.passes.plain_gathers import plain_gathers
+
+from .build import graph, model
+from .same import ops, rewritten
+
+SHAPES = {"inputs": "float[N,3,8,8] x", "outputs": "float[N,C,H,W] y"}
+PLACES = {"places": np.array([[2], [0], [1]])}
+SHUFFLE = (
+    "t = Transpose <perm = [1,0,2,3]> (r)\n g = GatherND (t, places)\n"
+    "b = Transpose <perm = [1,0,2,3]> (g)\n"
+)
+
+
+def test_a_shuffle_of_channels_is_one_gather() -> None:
+    source = model("r = Relu (x)\n" + SHUFFLE + "y = Neg (b)", PLACES, **SHAPES)
+    result = rewritten(source, plain_gathers, drop_noops)
+    assert ops(result) == ["Relu", "Gather", "Neg"]
+    assert result.nodes[1].attrs["axis"] == 1
+
+
+def test_gather_nd_of_one_axis_is_a_gather() -> None:
+    net, _ = graph("r = Relu (x)\n g = GatherND (r, places)\n y = Neg (g)", PLACES)
+    assert plain_gathers(net) == 1
+    assert [n.op for n in net.nodes] == ["Relu", "Gather", "Neg"]
+
+
+def test_a_transpose_with_other_readers_stays() -> None:
+    body = "r = Relu (x)\n" + SHUFFLE + "u = Transpose <perm = [1,0,2,3]> (t)\n y = Add (b, u)"
+    result = rewritten(model(body, PLACES, **SHAPES), plain_gathers)
+    assert ops(result).count("Transpose") == 3
+
+
+def test_gather_nd_of_several_axes_stays() -> None:
+    places = {"places": np.array([[0, 1], [1, 2]])}
+    net, _ = graph("r = Relu (x)\n g = GatherND (r, places)\n y = Neg (g)", places)
+    assert plain_gathers(net) == 0

@@ -1,0 +1,107 @@
+"""Maxima between neurons: the same values as MaxPool, and as spike trains the maximum of totals."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from na_convert.passes import to_spiking, write_out_maxima
+
+from na_convert.forms.folded import to_folded
+from na_convert.graph import export_graph
+from na_convert.runtime import run
+from na_convert.shapes import of_one_sample
+from na_convert.snn import Snn
+from tests.build import PLAIN, graph, images, stair
+
+WEIGHTS = {**PLAIN, "w": (4, 3, 3, 3), "high": 0.5, "one": np.array([1]), "two": np.array([2])}
+CASES = {  # what stands between the neurons, and the shape of a sample behind it
+    "global max-pool": ("m = GlobalMaxPool (a)", (4, 1, 1)),
+    "image": ("m = ReduceMax <axes = [2,3]> (a)", (4, 1, 1)),
+    "image, no axes kept": ("m = ReduceMax <axes = [-1,-2], keepdims = 0> (a)", (4,)),
+    "channels": ("m = ReduceMax <axes = [1], keepdims = 0> (a)", (8, 8)),
+    "rows": ("m = ReduceMax <axes = [2]> (a)", (4, 1, 8)),
+    "channels and columns": ("m = ReduceMax <axes = [1,3]> (a)", (1, 8, 1)),
+    "smallest": ("m = ReduceMin <axes = [2,3], keepdims = 0> (a)", (4,)),
+    "maxout": ("l, r = Split <axis = 1> (a)\nm = Max (l, r)", (2, 8, 8)),
+    "minimum": ("l, r = Split <axis = 1> (a)\nm = Min (l, r)", (2, 8, 8)),
+}
+
+
+def network(middle: str, sample: tuple[int, ...], step2: float = 0.3):
+    """conv, neurons, conv, neurons, ``middle``, linear, neurons, linear."""
+    weights = {**WEIGHTS, "w2": (4, 4, 3, 3), "v": (int(np.prod(sample)), 6), "u": (6, 5),
+               "step2": step2}  # fmt: skip
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\n" + stair("z", "a0")
+        + "z1 = Conv <pads = [1,1,1,1]> (a0, w2)\n" + stair("z1", "a", step="step2")
+        + middle + "\nf = Flatten (m)\nz2 = Gemm (f, v)\n" + stair("z2", "b")
+        + "y = Gemm (b, u)"
+    )  # fmt: skip
+    return graph(body, weights)
+
+
+def tensors(g, carried, names: list[str], **more: object) -> list[np.ndarray]:
+    model = export_graph(g.copy(), carried) if carried is not None else g
+    known = {o.name for o in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    found = run(model, {"x": images(), **more}, names)
+    return [found[n] for n in names]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_maxima_become_pools_of_the_same_values(case: str) -> None:
+    middle, sample = CASES[case]
+    g, carried = network(middle, sample)
+    (expected,) = tensors(g, carried, ["m"])
+    assert write_out_maxima.run(g).changed == 1
+    assert not {"Max", "Min", "ReduceMax", "ReduceMin", "GlobalMaxPool"} & {n.op for n in g.nodes}
+    (found,) = tensors(g, carried, ["m"])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_totals_over_time_are_the_maxima_of_totals(case: str) -> None:
+    middle, sample = CASES[case]
+    g, carried = network(middle, sample)
+    write_out_maxima.run(g)
+    names = [n.outputs[0].name for n in to_spiking.choose_neurons(g)[0]]
+    found = to_spiking.run(g, of_one_sample(g, carried, {"x": images()}, names))
+    assert found.report.refused == ()
+    (pool,) = [n for n in g.nodes if n.op == "MaxPoolCounts"]
+    np.testing.assert_allclose(pool.attrs["unit"], 3 * 0.3, rtol=1e-6)  # exact counts inside
+    folded = to_folded(Snn(g, found.neurons, 3, carried))
+    a, m = tensors(folded, None, ["a", "m"], timesteps=np.asarray(3))
+    totals = np.round(a.reshape(3, 2, 4, 8, 8) / np.float32(0.9)).sum(0)
+    reduce = np.min if case in ("smallest", "minimum") else np.max
+    if case in ("maxout", "minimum"):
+        expected = reduce(np.stack([totals[:, :2], totals[:, 2:]]), 0)
+    else:
+        axes = {"channels": (1,), "rows": (2,), "channels and columns": (1, 3)}.get(case, (2, 3))
+        expected = reduce(totals, axes)
+    counts = np.round(m.reshape(3, 2, -1) / np.float32(0.9)).sum(0)
+    np.testing.assert_array_equal(counts, expected.reshape(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("middle", "op"),
+    [
+        ("m = ReduceMax <axes = [0,2]> (a)", "ReduceMax"),
+        ("m = Max (a, high)", "Max"),
+        ("r = Slice (a, one, two, one)\nm = Max (a, r)", "Max"),
+    ],
+)
+def test_left_alone(middle: str, op: str) -> None:
+    g, _ = network(middle, (4, 8, 8))
+    write_out_maxima.run(g)
+    assert op in {n.op for n in g.nodes}
+
+
+def test_outside_the_spiking_part_a_maximum_stays() -> None:
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\n" + stair("z", "a")
+        + "m = GlobalMaxPool (a)\nf = Flatten (m)\ny = Gemm (f, v)"
+    )  # fmt: skip
+    g, _ = graph(body, {**WEIGHTS, "v": (4, 5)})
+    assert write_out_maxima.run(g).changed == 0
+    assert "GlobalMaxPool" in {n.op for n in g.nodes}
