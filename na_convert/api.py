@@ -26,8 +26,9 @@ from .graph import all_nodes, op_counts
 from .layers import match_layers
 from .limits import MARGIN, Limits, baseline_figures, limit_figures
 from .model_io import Loaded
+from .passes import snap
 from .passes.calibrate import Calibration
-from .results import Equivalence, ModelInfo, OutputInfo, Result, SimulationResult
+from .results import Equivalence, Exactness, ModelInfo, OutputInfo, Result, SimulationResult
 from .rungs import failure, of_check, passes_figure
 from .simulator import Simulator
 from .snn import BIAS_TIMESTEPS, TIMESTEPS, Snn
@@ -58,6 +59,7 @@ def convert(
     per_channel: bool = False,
     readout_from: str | None = None,
     form: str = folded.FORM,
+    exact: bool = False,
     calibrate_bias: Data | None = None,
     target_agreement: float | None = None,
     target_drop: float | None = None,
@@ -79,6 +81,8 @@ def convert(
         per_channel: measure a threshold per channel instead of per layer.
         readout_from: name of a node; everything behind it stays analog, on the time-mean.
         form: of the file: "folded" (any T in one run) or "step" (one time step per call).
+        exact: round weights to grids of powers of two, so that every engine computes the same
+            counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
         calibrate_bias: a few hundred samples, on which each layer's biases are shifted so that its
             mean current at T is the ANN's; a quarter of them decides whether that stays.
         target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
@@ -128,7 +132,9 @@ def convert(
         target=wanted,
         progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
     )
-    snn = tuned.network
+    snn, exactness = tuned.network, None
+    if exact:
+        snn, exactness = _on_grids(snn, samples)
     parts = written.parts(snn)
     onnx.checker.check_model(parts.typed(), full_check=True)
     equivalence: Equivalence | None = None
@@ -141,6 +147,7 @@ def convert(
             parts.whole(),
             samples,
             timesteps=range(1, snn.timesteps + 1),
+            unrounded=tuned.network if snn is not tuned.network else None,
             progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
         )
         equivalence = _with_passes(equivalence, converted)
@@ -157,6 +164,7 @@ def convert(
         passed=False,
         notes=(*samples.notes, *converted.notes, *tuned.notes),
         bias_calibration=tuned.bias,
+        exactness=exactness,
     )
     error = failure(equivalence.figures, result) if equivalence is not None else None
     if error is not None:
@@ -415,6 +423,22 @@ def _bias_notes(network: Snn) -> tuple[str, ...]:
         f"the SNN's biases were calibrated at T = {steps}: the checks take the recorded shifts "
         "back before they compare currents with the ANN's",
     )
+
+
+EXACT_TIMESTEPS = 32  # up to which sums are proven to stay exact, if not the file's T is larger
+_BOUND_ROWS = 256
+
+
+def _on_grids(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
+    """``network`` with its weights on grids, for inputs as large as those of ``samples``."""
+    bounds = {}
+    for tensor in network.graph.inputs:
+        feed, largest = samples.feeds[tensor.name], 0.0
+        for start in range(0, len(samples), _BOUND_ROWS):
+            values = np.asarray(feed[start : start + _BOUND_ROWS])
+            largest = max(largest, float(np.max(np.abs(values), initial=0)))
+        bounds[tensor.name] = largest or 1.0
+    return snap.run(network, bounds, max(EXACT_TIMESTEPS, network.timesteps))
 
 
 def _options(

@@ -142,6 +142,10 @@ def convert_command(
     form: Annotated[
         str, typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}")
     ] = FORMS[0],
+    exact: Annotated[
+        bool,
+        typer.Option("--exact/--no-exact", help="weights on grids: same counts in every engine"),
+    ] = False,
     calibrate_bias: Annotated[
         Path | None,
         typer.Option("--calibrate-bias", metavar="NPZ", help="samples to correct biases at T on"),
@@ -179,7 +183,7 @@ def convert_command(
         return api.convert(
             model, output=output, timesteps=steps, data=data, labels=labels, preprocessing=pixels,
             check=not no_check, calibrate=calibrate, percentile=percentile,
-            per_channel=per_channel, readout_from=readout_from, form=form,
+            per_channel=per_channel, readout_from=readout_from, form=form, exact=exact,
             calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
             progress=progress,
         )  # fmt: skip

@@ -28,15 +28,17 @@ from .data import Samples
 from .diagnosis import diagnose
 from .energy import DEFAULT, Constants, estimate
 from .engines import LayerEngines, compare_engines
+from .exactness import as_ann, exactness_of
 from .layers import Layer, match_layers
-from .replay import replay
-from .results import Energy, Equivalence, Figure, LayerResult
+from .replay import Replay, replay
+from .results import Energy, Equivalence, Figure, LayerResult, Rounding
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, of_check, replay_figures, stop_at_failure
 from .running import file_engine
+from .same_counts import same_counts_figure
 from .snn import Snn
-from .statistics import LayerCounts
-from .teacher_forcing import Difference, teacher_forced_error
+from .statistics import LayerCounts, count_outputs
+from .teacher_forcing import Difference, runner, teacher_forced_error
 
 __all__ = ["Difference", "measure", "teacher_forced_error", "verify"]
 
@@ -78,6 +80,7 @@ def measure(
     checks: frozenset[str] = frozenset(SELECTABLE),
     constants: Constants = DEFAULT,
     elsewhere: Elsewhere | None = None,
+    unrounded: Snn | None = None,
     progress: Progress = lambda share: None,
 ) -> Equivalence:
     """Climb the whole ladder on ``samples``; every rung is a `Figure` of the result.
@@ -91,6 +94,8 @@ def measure(
         checks: names of those to make (`checks`); what the others would find is None or empty.
         constants: energy of an operation.
         elsewhere: where both networks run on all samples, if not in this process.
+        unrounded: the SNN before `passes.snap` put it on grids; it is replayed as well, and no
+            rounding excuses its levels.
         progress: called with the share done, 0 to 1.
 
     Raises CheckFailed where a layer of the SNN has no counterpart in the ANN.
@@ -100,9 +105,14 @@ def measure(
     few = rows(samples.feeds, 0, exact_samples)
     parts = list(batches(few, batch_size(layers, copies=12)))
     found = Equivalence(data=samples.description, samples=len(samples))
+    on_grid = exactness_of(network) is not None
+    replayed: Replay | None = None
     if "replay" in checks:
+        if unrounded is not None:
+            before = _replay_unrounded(ann, staircase_ann, unrounded, parts)
+            found = _with(found, "replay", before)
         replayed = replay(ann, staircase_ann, network, parts, lambda share: progress(0.4 * share))
-        found = _with(found, "replay", replay_figures(replayed))
+        found = _with(found, "replay", replay_figures(replayed, on_grid=on_grid))
         found = replace(
             found,
             replay_mismatches=sum(r.mismatches for r in replayed.layers),
@@ -114,7 +124,9 @@ def measure(
     progress(0.5)
     if "engines" in checks:
         engines, output_error = _engines(stages, few)
-        found = _with(found, "engines", engine_figures(engines, output_error))
+        found = _with(found, "engines", engine_figures(engines, output_error, on_grid=on_grid))
+        if on_grid and stages.runs_in_onnxruntime():
+            found = _with(found, "engines", [same_counts_figure(network, file, layers, few)])
         found = replace(found, engine_differences=sum(e.differences for e in engines))
     if not checks & {"constant-current", "end-to-end"}:
         return found
@@ -133,6 +145,7 @@ def measure(
         layer_samples=seen.layers[0].samples,
         by_class=seen.classes(network.timesteps),
         energy=_energy(stages, seen, rows(samples.feeds, 0, 1), constants),
+        rounding=_rounding(stages, samples, replayed) if on_grid and replayed else None,
     )
     return replace(found, diagnosis=diagnose(found, network.neurons))
 
@@ -153,6 +166,37 @@ def _energy(
         feeds,
     )
     return estimate(work, constants, network.timesteps, len(stages.layers))
+
+
+def _rounding(stages: Stages, samples: Samples, replayed: Replay) -> Rounding:
+    """The ANN with the rounded weights beside the ANN."""
+    name, carried = stages.output, stages.network.carried
+    before = runner(stages.ann, carried, (), [name])
+    after = runner(as_ann(stages.network), carried, (), [name])
+    size = batch_size(stages.layers, copies=4)
+    counted = None
+    for start in range(0, len(samples), size):
+        feeds = rows(samples.feeds, start, size)
+        labels = None if samples.labels is None else samples.labels[start : start + size]
+        part = count_outputs(0, before(feeds)[name], after(feeds)[name], labels)
+        counted = part if counted is None else counted.merged(part)
+    assert counted is not None
+    found = counted.result()
+    return Rounding(
+        levels=sum(r.elements for r in replayed.layers),
+        flips=sum(r.ties for r in replayed.layers),
+        agreement=found.agreement,
+        accuracy_before=found.ann_accuracy,
+        accuracy=found.snn_accuracy,
+    )
+
+
+def _replay_unrounded(
+    ann: gs.Graph, staircase_ann: gs.Graph, network: Snn, parts: Sequence[Mapping[str, Array]]
+) -> list[Figure]:
+    """The replay of the network as it was before rounding, under names of its own."""
+    figures = replay_figures(replay(ann, staircase_ann, network, parts))
+    return [replace(figure, name=f"{figure.name} before rounding") for figure in figures]
 
 
 def _engines(stages: Stages, feeds: Mapping[str, Array]) -> tuple[tuple[LayerEngines, ...], float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from .errors import ModelError
-from .runtime import session
+from .runtime import Backend, session
 
 Array: TypeAlias = NDArray[Any]
 Runner: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -24,25 +25,28 @@ def cut_model(
     outputs: Sequence[str],
     threads: int = 0,
     added: Sequence[onnx.NodeProto] = (),
+    backend: Backend | None = None,
 ) -> Runner:
     """A function from values of the inputs and of the tensors ``cuts`` to the tensors ``outputs``.
 
     Only what lies between is run. Values that are not needed may be given too. The session is made
     at the first call, with ``threads`` threads (0: as onnxruntime likes). ``added`` nodes, in
-    order, may read any tensor of the model; their results can be among ``outputs``.
+    order, may read any tensor of the model; their results can be among ``outputs``. ``backend``
+    makes the session instead.
 
     Raises ModelError (at the first call) where a value is missing, or onnxruntime does not take
     the part.
     """
     given = [name for name in outputs if name in cuts]
     computed = [name for name in dict.fromkeys(outputs) if name not in cuts]
+    make = backend or partial(session, threads=threads)
     runner: list[Runner] = []
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
         if not computed:
             return {name: np.asarray(values[name]) for name in outputs}
         if not runner:
-            runner.append(_prepare(model, set(cuts), computed, values, threads, added))
+            runner.append(_prepare(model, set(cuts), computed, values, make, added))
         return {**{name: np.asarray(values[name]) for name in given}, **runner[0](values)}
 
     return run
@@ -101,11 +105,11 @@ def _prepare(
     cuts: set[str],
     outputs: list[str],
     values: Mapping[str, Array],
-    threads: int,
+    make: Backend,
     added: Sequence[onnx.NodeProto],
 ) -> Runner:
     part, wanted = part_of(model, cuts, outputs, values, added)
-    runner = session(part, threads=threads)
+    runner = make(part)
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.asarray(values[name]) for name in wanted if name in values}

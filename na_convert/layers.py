@@ -23,6 +23,8 @@ from .snn import IFParameters, Snn
 
 Array: TypeAlias = NDArray[Any]
 
+THRESHOLD_ROUNDING = 2.0**-10
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -64,6 +66,29 @@ class Layer:
         if self.neuron.bias_shift is None:
             return np.zeros(())
         return per_channel(np.asarray(self.neuron.bias_shift), self.neuron.shape)
+
+    @cached_property
+    def current_scale(self) -> Array:
+        """The SNN's current as a multiple of the ANN's; against one sample."""
+        return per_channel(np.asarray(self.neuron.current_scale), self.neuron.shape)
+
+    @cached_property
+    def output_scale(self) -> Array:
+        """The SNN's output as a multiple of the ANN's; against one sample."""
+        return per_channel(np.asarray(self.neuron.output_scale), self.neuron.shape)
+
+    @cached_property
+    def threshold(self) -> Array:
+        """The neurons' own threshold, in units of the ANN's current."""
+        return np.asarray(self.fired.threshold, np.float64) / self.current_scale
+
+    @property
+    def threshold_rounding(self) -> float:
+        """How far a threshold may be off its own, relatively, for being on a grid (`passes.snap`):
+        not at all where it is 1."""
+        threshold = np.asarray(self.fired.threshold)
+        rescaled = np.any(self.current_scale != 1)
+        return THRESHOLD_ROUNDING if rescaled and np.any(threshold != 1) else 0.0
 
     @property
     def size(self) -> int:

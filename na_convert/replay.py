@@ -4,7 +4,9 @@ Between two neuron layers an SNN is affine. Feed the ANN's activations of the la
 constant current through the SNN's own convolutions, biases and pools, let the layer's own neurons
 run for T = p steps, and each must fire as often as the ANN's level says (DESIGN: the replay). All
 in float64, the ANN recomputed too, so that only what conversion did is left of the differences:
-weights rounded to the file's float type once more. That noise is measured, not assumed.
+weights rounded to the file's float type once more, or to the grids of `passes.snap`. That noise is
+measured, not assumed. A network on grids must also fire, without exception, at the levels of the
+ANN that has its rounded weights.
 
 Where biases were calibrated, the recorded shift of a layer's current is taken back first: what is
 left must be the ANN's. A shift in the file that is not the recorded one is an error in the current.
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from .activation import Staircase
 from .evaluate import evaluate
+from .exactness import exactness_of, moved_off_grid
 from .layers import Layer, match_layers, reference_values, split_by_owner
 from .neurons import IFState
 from .snn import Snn
@@ -31,6 +34,7 @@ Array: TypeAlias = NDArray[Any]
 # Tolerance: this often the effect of rounding every input of a layer by half a unit in the last
 # place, at random. Weights are rounded once or twice, some of them alike for a whole channel.
 NOISE_MARGIN = 8.0
+GIVEN_UNITS = 2.0**20
 _BLOCK = 1 << 15  # elements whose neurons run together: they stay in the cache
 
 
@@ -45,6 +49,7 @@ class LayerReplay:
         tolerance: what rounding can do to a current; also the distance that makes a tie.
         output_error: largest difference of the neurons' output from the ANN's, in output steps,
             where the counts agree.
+        off_grid: elements whose count is not the level of the ANN with the rounded weights.
         parameter_error: largest relative difference of threshold, amplitude and initial membrane
             from those the activation asks for.
         at_lowest, between, at_highest: numbers of elements by the ANN's level.
@@ -61,6 +66,7 @@ class LayerReplay:
     at_lowest: int
     between: int
     at_highest: int
+    off_grid: int = 0
 
     def merged(self, other: LayerReplay) -> LayerReplay:
         """Of two sets of samples, together."""
@@ -76,6 +82,7 @@ class LayerReplay:
             self.at_lowest + other.at_lowest,
             self.between + other.between,
             self.at_highest + other.at_highest,
+            self.off_grid + other.off_grid,
         )
 
 
@@ -115,12 +122,15 @@ def replay(
     def run_staircase_ann(feeds: Mapping[str, Array]) -> dict[str, Array]:
         return evaluate(staircase_ann, feeds, others)
 
+    on_grid = exactness_of(network) is not None
     merged: list[LayerReplay] = []
     readout, where = 0.0, ""
     for index, feeds in enumerate(batches):
         values = reference_values(run_ann, run_staircase_ann, feeds)
-        currents, noise = _currents(network, layers, values, feeds, outputs, seed=index)
-        found = [_replay_layer(layer, values, currents, noise) for layer in layers]
+        currents, noise = _currents(
+            network, layers, values, feeds, outputs, seed=index, on_grid=on_grid
+        )
+        found = [_replay_layer(layer, values, currents, noise, on_grid) for layer in layers]
         merged = [a.merged(b) for a, b in zip(merged, found, strict=True)] if merged else found
         for name in outputs:
             error = relative_error(values[name], currents[name])
@@ -137,12 +147,10 @@ def _currents(
     feeds: Mapping[str, Array],
     outputs: Sequence[str],
     seed: int,
+    on_grid: bool,
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """The SNN's currents under the ANN's activations, and what rounding does to each at most."""
-    given = {
-        **feeds,
-        **{layer.spikes: values[layer.neuron.output] - _offset(layer) for layer in layers},
-    }
+    given = {**feeds, **{layer.spikes: _given(layer, values, on_grid) for layer in layers}}
     tensors = [layer.current for layer in layers]
     currents = evaluate(network.graph, given, [*tensors, *outputs])
     rng = np.random.default_rng(seed)
@@ -154,9 +162,19 @@ def _currents(
         else value
         for name, value in given.items()
     }
-    shifted = evaluate(network.graph, rounded, tensors)
-    noise = {t: float(np.max(np.abs(shifted[t] - currents[t]), initial=0)) for t in tensors}
+    shifted = evaluate(moved_off_grid(network, rng), rounded, tensors)
+    noise = {}
+    for layer in layers:
+        difference = (shifted[layer.current] - currents[layer.current]) / layer.current_scale
+        noise[layer.current] = float(np.max(np.abs(difference), initial=0))
     return currents, noise
+
+
+def _given(layer: Layer, values: Mapping[str, Array], on_grid: bool) -> Array:
+    """The ANN's activation as a constant output of the layer: an n-th of a spike, which is on no
+    grid, as near to it as keeps float64 exact."""
+    output = (values[layer.neuron.output] - _offset(layer)) * layer.output_scale
+    return np.round(output * GIVEN_UNITS) / GIVEN_UNITS if on_grid else output
 
 
 def _offset(layer: Layer) -> Array:
@@ -168,10 +186,11 @@ def _replay_layer(
     values: Mapping[str, Array],
     currents: Mapping[str, Array],
     noise: Mapping[str, float],
+    on_grid: bool,
 ) -> LayerReplay:
     expected = layer.expected
     wanted = values[layer.root] * expected.current_gain + expected.current_offset
-    current = currents[layer.current] - layer.bias_shift
+    current = currents[layer.current] / layer.current_scale - layer.bias_shift
     difference = np.abs(current - wanted) / layer.stair
     position = np.abs(wanted) + np.abs(layer.bias_shift)
     tolerance = _tolerance(layer, position / layer.stair, noise[layer.current])
@@ -179,11 +198,11 @@ def _replay_layer(
     if not isinstance(layer.function, Staircase):
         return _ramp(layer, output, difference, tolerance)
     level = np.round(output / expected.amplitude * layer.function.levels)
-    counts = fire(layer, current, layer.function.levels)
+    counts = fire(layer, current * layer.current_scale, layer.function.levels)
     differs = counts != level
     tie = layer.function.distance_to_edge(values[layer.root]) <= tolerance
     step = np.abs(expected.amplitude) / layer.function.levels
-    made = counts / layer.function.levels * layer.fired.amplitude
+    made = counts / layer.function.levels * layer.fired.amplitude / layer.output_scale
     output_error = np.where(differs, 0, np.abs(made - output) / step)
     return LayerReplay(
         layer,
@@ -197,7 +216,18 @@ def _replay_layer(
         int(np.count_nonzero(level <= 0)),
         int(np.count_nonzero((level > 0) & (level < layer.function.levels))),
         int(np.count_nonzero(level >= layer.function.levels)),
+        _off_grid(layer, currents[layer.current], layer.function.levels) if on_grid else 0,
     )
+
+
+def _off_grid(layer: Layer, current: Array, levels: int) -> int:
+    """Counts that are not the level of a staircase on the SNN's own current, ties included.
+
+    Everything is a multiple of one power of two, so that nothing is rounded here.
+    """
+    theta = np.asarray(layer.fired.threshold, np.float64)
+    level = np.clip(np.floor_divide(2 * levels * current + theta, 2 * theta), 0, levels)
+    return int(np.count_nonzero(fire(layer, current, levels) != level))
 
 
 def _ramp(layer: Layer, output: Array, difference: Array, tolerance: float) -> LayerReplay:
@@ -230,8 +260,8 @@ def _tolerance(layer: Layer, position: Array, noise: float) -> float:
 def _parameter_error(layer: Layer) -> float:
     """Relative; the initial membrane must be half a threshold."""
     pairs = (
-        (layer.fired.threshold, layer.expected.threshold),
-        (layer.fired.amplitude, layer.expected.amplitude),
+        (layer.threshold, layer.expected.threshold),
+        (layer.fired.amplitude / layer.output_scale, layer.expected.amplitude),
         (layer.fired.initial, 0.5),
     )
     return max(float(np.max(np.abs(np.asarray(a) - b) / np.abs(b))) for a, b in pairs)

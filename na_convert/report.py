@@ -139,6 +139,7 @@ def _before_after(result: Result) -> Table:
         ("thresholds", "", range_of(flat(n.threshold for n in result.neurons))),
         ("time steps", "", str(result.timesteps) if result.neurons else ""),
         ("form", "", _form(result)),
+        ("exact", "", _exact(result)),
         ("converted in", "", f"{result.seconds:.1f} s" if result.seconds else ""),
     ]
     for name, before, after in rows:
@@ -278,6 +279,26 @@ def _population(neurons: Sequence[Neuron]) -> str:
 def _levels(neurons: Sequence[Neuron]) -> str:
     found = sorted({neuron.levels for neuron in neurons if neuron.levels is not None})
     return f"p = {', '.join(str(levels) for levels in found)}" if found else ""
+
+
+def _exact(result: Result) -> str:
+    """Whether all engines count alike, and what that did to the weights and the levels."""
+    found = result.exactness
+    if found is None:
+        return ""
+    if not found.exact or found.worst is None:
+        return f"no: {found.reason}"
+    text = (
+        f"same counts in every engine, proven up to T = {found.timesteps}; weights rounded by "
+        f"{found.worst.weight_error:.2g} at most ({found.worst.name})"
+    )
+    rounding = result.equivalence.rounding if result.equivalence else None
+    if rounding is None:
+        return text
+    text += f", {rounding.flips} of {rounding.levels} levels flip"
+    if rounding.accuracy is None or rounding.accuracy_before is None:
+        return f"{text}, {percent(rounding.agreement)} of classes stay"
+    return f"{text}; ANN {percent(rounding.accuracy_before)} -> {percent(rounding.accuracy)}"
 
 
 def _form(result: Result) -> str:

@@ -39,9 +39,10 @@ def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
         "equivalence": result.equivalence and _equivalence_json(result.equivalence),
         "output": result.output and _only(asdict(result.output), "path", "bytes", "sha256"),
         "passed": result.passed,
+        "exactness": result.exactness and asdict(result.exactness),
     }
     if command == "inspect":
-        del entries["equivalence"], entries["output"]
+        del entries["equivalence"], entries["output"], entries["exactness"]
     if command == "check":
         entries = _only(entries, "tool", "equivalence", "passed")
     finite: dict[str, Any] = _finite(entries)

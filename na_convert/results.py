@@ -55,6 +55,8 @@ class Neuron:
         constant_input: True where the current is the same at every time step.
         shape: of one sample's layer, without the batch.
         bias_shift: what calibration added to the current, per channel; None: nothing.
+        current_scale, output_scale: current and output in the SNN, as multiples of the ANN's; a
+            network on grids (`Exactness`) has threshold 1 and spikes of 1 inside.
     """
 
     name: str
@@ -72,6 +74,52 @@ class Neuron:
     constant_input: bool
     shape: tuple[int, ...]
     bias_shift: list[float] | None = None
+    current_scale: float | list[float] = 1.0
+    output_scale: float | list[float] = 1.0
+
+
+@dataclass(frozen=True)
+class SnappedLayer:
+    """Weights that were rounded to multiples of 2^grid, and by how much: root mean square, relative
+    to that of the weights."""
+
+    name: str
+    weight_error: float
+    grid: int
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Whether every engine computes the same counts, proven from the weights.
+
+    Attributes:
+        timesteps: up to which no sum, membranes included, can leave the exact range of float32.
+        bounds: of the network's inputs, for which that holds, by name.
+        reason: why the network is not on grids.
+    """
+
+    exact: bool
+    timesteps: int
+    bounds: dict[str, float] = field(default_factory=dict)
+    layers: tuple[SnappedLayer, ...] = ()
+    reason: str | None = None
+
+    @property
+    def worst(self) -> SnappedLayer | None:
+        """The layer whose weights changed most."""
+        return max(self.layers, key=lambda layer: layer.weight_error, default=None)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What putting the weights on grids did to the ANN: levels that flip where both get the same
+    values layer by layer, and on all samples the classes and accuracies, 0 to 1."""
+
+    levels: int
+    flips: int
+    agreement: float
+    accuracy_before: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -279,6 +327,7 @@ class Equivalence:
         layer_samples: samples on which the layers were measured: all, or some spread evenly.
         by_class: per class label; empty without labels.
         energy: at ``timesteps``, on the samples of the layers; None: not measured.
+        rounding: what weights on grids changed; None for a network that is on none.
     """
 
     data: str
@@ -295,6 +344,7 @@ class Equivalence:
     by_class: tuple[ClassResult, ...] = ()
     energy: Energy | None = None
     diagnosis: Diagnosis | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -360,6 +410,7 @@ class Result:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     form_note: str = ""
+    exactness: Exactness | None = None
     bias_calibration: BiasCalibration | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from . import neurons
 from .errors import ModelError, UsageError
 from .forms import folded, form_of, step
-from .runtime import session
+from .runtime import Backend, session
 from .simulation import Engine, Simulation, folded_runner
 
 Array: TypeAlias = NDArray[Any]
@@ -28,20 +29,31 @@ def file_engine(model: onnx.ModelProto, timesteps: int, record: Sequence[str] = 
     return lambda feeds: run(feeds, timesteps)
 
 
-def file_runner(model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0) -> Runner:
+def file_runner(
+    model: onnx.ModelProto,
+    record: Sequence[str] = (),
+    threads: int = 0,
+    backend: Backend | None = None,
+) -> Runner:
     """``model``, an SNN file of any form, for any number of steps; its sessions are made once.
 
     Args:
         record: neuron layers whose currents and spikes are kept.
         threads: of onnxruntime; 0 leaves the choice to it.
+        backend: makes the sessions instead of onnxruntime's defaults (`runtime`).
     """
     runner = step_runner if form_name(model) == step.FORM else folded_runner
-    return runner(model, record, threads)
+    return runner(model, record, threads, backend)
 
 
-def step_runner(model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0) -> Runner:
+def step_runner(
+    model: onnx.ModelProto,
+    record: Sequence[str] = (),
+    threads: int = 0,
+    backend: Backend | None = None,
+) -> Runner:
     """A step file, for any number of steps; ``record``: neuron layers to keep."""
-    stepper = Stepper(model, record, threads)
+    stepper = Stepper(model, record, threads, backend)
 
     def run(feeds: Feeds, timesteps: int) -> Simulation:
         stepper.reset()
@@ -68,7 +80,11 @@ class Stepper:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0
+        self,
+        model: onnx.ModelProto,
+        record: Sequence[str] = (),
+        threads: int = 0,
+        backend: Backend | None = None,
     ) -> None:
         nodes = {
             node.name: node
@@ -86,7 +102,8 @@ class Stepper:
         inner = [t for n in self._nodes.values() for t in (n.input[0], n.output[0])]
         extra = [t for t in dict.fromkeys(inner) if t not in self._outputs]
         self._wanted = [*self._outputs, *self._states.values(), *extra]
-        self._session = session(_with_outputs(model, extra), threads=threads)
+        make = backend or partial(session, threads=threads)
+        self._session = make(_with_outputs(model, extra))
         self.reset()
 
     def reset(self) -> None:

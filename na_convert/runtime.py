@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from .errors import ModelError
 
 Feeds = dict[str, NDArray[np.generic]]
+Backend: TypeAlias = Callable[[onnx.ModelProto], Any]  # makes what runs a model: `session`, ...
 
 
 def session(model: onnx.ModelProto, *, threads: int = 0, optimise: bool = True):  # type: ignore[no-untyped-def]
@@ -30,6 +33,11 @@ def session(model: onnx.ModelProto, *, threads: int = 0, optimise: bool = True):
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"onnxruntime does not run this graph ({first})") from error
+
+
+def reference(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """onnx's own evaluator, to be used like a `session`: slow, and independent of onnxruntime."""
+    return ReferenceEvaluator(model)
 
 
 def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str] | None = None) -> Feeds:

@@ -21,6 +21,7 @@ from .errors import DataError, ModelError, UsageError
 from .evaluate import Stateful, evaluate
 from .graph import is_ours
 from .neurons import IFState, MaxPoolCountsState
+from .runtime import Backend
 from .snn import TIMESTEPS, Snn
 
 Array: TypeAlias = NDArray[Any]
@@ -215,7 +216,10 @@ def _advance_pool(node: gs.Node, x: Array, states: States, key: str) -> Array:
 
 
 def folded_runner(
-    model: onnx.ModelProto, record: Sequence[str] = (), threads: int = 0
+    model: onnx.ModelProto,
+    record: Sequence[str] = (),
+    threads: int = 0,
+    backend: Backend | None = None,
 ) -> Callable[[Feeds, int], Simulation]:
     """The model of a folded file, for any number of steps; its sessions are made once."""
     ours = [n for n in model.graph.node if n.domain == neurons.DOMAIN]
@@ -226,8 +230,9 @@ def folded_runner(
     decoded = {n.output[0]: n.input[0] for n in ours if n.op_type == "Decode"}
     names = [o.name for o in model.graph.output]
     wanted = [*decoded.values(), *_both(recorded)]
-    spiking = cut_model(model, (), wanted, threads)
-    readout = cut_model(model, list(decoded), [n for n in names if n not in decoded], threads)
+    rest = [n for n in names if n not in decoded]
+    spiking = cut_model(model, (), wanted, threads, backend=backend)
+    readout = cut_model(model, list(decoded), rest, threads, backend=backend)
 
     def run(feeds: Feeds, timesteps: int) -> Simulation:
         values = spiking({**feeds, TIMESTEPS: np.asarray(timesteps, np.int64)})

@@ -142,7 +142,7 @@ def _error_parts(
     """SNN minus ANN, in amplitudes, by `PARTS`; docs/verification.md has the definitions."""
     expected = layer.expected
     own = np.asarray(root, np.float64) * expected.current_gain + expected.current_offset
-    ideal = even_counts(own, np.asarray(layer.fired.threshold, np.float64), timesteps) / timesteps
+    ideal = even_counts(own, layer.threshold, timesteps) / timesteps
     within = np.clip(share, 0, 1)
     fired = count / timesteps
     spread = even / timesteps

@@ -51,16 +51,53 @@ def residual() -> Snn:
 
 
 def concat() -> Snn:
-    """Two layers and an analog tensor side by side."""
+    """Two layers with different spikes side by side."""
     body = (
         FIRST
         + f"c2 = Conv {CONV} (a1, w2)\n"
-        + build.stair("c2", "a2")
-        + f"all = Concat <axis: int = 1> (a1, a2, c1)\nc3 = Conv {CONV} (all, w3)\n"
+        + build.stair("c2", "a2", step="step2")
+        + f"both = Concat <axis: int = 1> (a1, a2)\nc3 = Conv {CONV} (both, w3)\n"
         + build.stair("c3", "last")
         + HEAD
     )
-    return network(body, {**SHAPES, "w3": (4, 12, 3, 3)})
+    return network(body, {**SHAPES, "w3": (4, 8, 3, 3), "step2": 0.3})
+
+
+def analog_concat() -> Snn:
+    """A layer and an analog tensor side by side."""
+    body = (
+        FIRST
+        + f"both = Concat <axis: int = 1> (a1, c1)\nc2 = Conv {CONV} (both, w2)\n"
+        + build.stair("c2", "last")
+        + HEAD
+    )
+    return network(body, {**SHAPES, "w2": (4, 8, 3, 3)})
+
+
+def shared_sum() -> Snn:
+    """Neurons on a sum that goes on to the next sum (pre-activation), with other thresholds."""
+    body = (
+        FIRST
+        + f"c2 = Conv {CONV} (a1, w2)\n"
+        + build.stair("c2", "a2", step="step2")
+        + f"c3 = Conv {CONV} (a2, w3)\ns3 = Add (c2, c3)\n"
+        + build.stair("s3", "last")
+        + HEAD
+    )
+    return network(body, {**SHAPES, "w3": (4, 4, 3, 3), "step2": 0.3})
+
+
+def encoded_input() -> Snn:
+    """A quantiser on the network's input: analog, and constant over time."""
+    body = (
+        build.stair("x", "q", step="fine", levels=15)
+        + f"c1 = Conv {CONV} (q, w1, b1)\n"
+        + build.stair("c1", "a1")
+        + f"c2 = Conv {CONV} (a1, w2)\n"
+        + build.stair("c2", "last")
+        + HEAD
+    )
+    return network(body, {**SHAPES, "fine": 0.13})
 
 
 def max_pool() -> Snn:
@@ -146,7 +183,19 @@ def analog_skip() -> Snn:
 
 NETWORKS: dict[str, Callable[[], Snn]] = {
     f.__name__: f
-    for f in (residual, concat, max_pool, depthwise, per_channel, offset, mlp, analog_skip)
+    for f in (
+        residual,
+        concat,
+        analog_concat,
+        shared_sum,
+        encoded_input,
+        max_pool,
+        depthwise,
+        per_channel,
+        offset,
+        mlp,
+        analog_skip,
+    )
 }
 
 

@@ -1,0 +1,103 @@
+"""Networks on grids (`passes.snap`): what their files say of it, and what rounding did to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .graph import Names, constant, is_constant, is_ours, is_standard
+from .graph import node as make_node
+from .neurons import NEURON_OPS
+from .results import Exactness, SnappedLayer
+from .snn import Snn, parameters, recorded
+
+EXACT = "na_convert.exact"  # metadata: the proof, and the grid of each constant
+
+
+def with_exactness(
+    snn: Snn, exactness: Exactness, grids: Mapping[str, int], rounds: Sequence[str]
+) -> Snn:
+    """``snn``, whose metadata tell the proof, the exponents of its constants' grids, by name, and
+    the names of the Round nodes that put analog values on a grid."""
+    stored = {
+        "timesteps": exactness.timesteps,
+        "bounds": exactness.bounds,
+        "layers": [asdict(layer) for layer in exactness.layers],
+        "grids": dict(grids),
+        "rounds": sorted(rounds),
+    }
+    return recorded(snn, {EXACT: json.dumps(stored, sort_keys=True)})
+
+
+def exactness_of(snn: Snn) -> Exactness | None:
+    """What `with_exactness` stored; None for a network that is not on grids."""
+    if EXACT not in snn.carried.metadata:
+        return None
+    stored = json.loads(snn.carried.metadata[EXACT])
+    layers = tuple(SnappedLayer(**layer) for layer in stored["layers"])
+    return Exactness(True, stored["timesteps"], stored["bounds"], layers)
+
+
+def moved_off_grid(snn: Snn, rng: np.random.Generator) -> gs.Graph:
+    """The graph of ``snn`` with constants anywhere within half a unit, and inputs not rounded: as
+    far from ``snn`` as the network was before its rounding. The same graph where none was.
+    """
+    if EXACT not in snn.carried.metadata:
+        return snn.graph
+    stored = json.loads(snn.carried.metadata[EXACT])
+    grids, rounds = stored["grids"], set(stored["rounds"])
+    graph = snn.graph.copy()
+    moved: dict[str, gs.Constant] = {}
+    for node in graph.nodes:
+        if is_standard(node, "Round") and node.name in rounds:
+            node.op = "Identity"
+        for position, tensor in enumerate(list(node.inputs)):
+            if not is_constant(tensor) or tensor.name not in grids:
+                continue
+            if tensor.name not in moved:
+                away = rng.uniform(-0.5, 0.5, tensor.values.shape) * 2.0 ** grids[tensor.name]
+                moved[tensor.name] = constant(tensor.name, tensor.values + away)
+            node.inputs[position] = moved[tensor.name]
+    return graph
+
+
+def as_ann(snn: Snn) -> gs.Graph:
+    """The ANN that ``snn`` stands for: every neuron layer the activation that it converts."""
+    graph = snn.graph.copy()
+    names, levels = Names(graph), {n.name: n.levels for n in snn.neurons}
+    for node in list(graph.nodes):
+        if is_ours(node, *NEURON_OPS):
+            _activate(graph, node, levels[node.name], names)
+        elif is_ours(node, "Encode", "Decode"):
+            node.op, node.domain, node.attrs = "Identity", None, {}
+        elif is_ours(node, "MaxPoolCounts"):
+            pool = {name: value for name, value in node.attrs.items() if name != "unit"}
+            node.op, node.domain, node.attrs = "MaxPool", None, pool
+    graph.cleanup().toposort()
+    return graph
+
+
+def _activate(graph: gs.Graph, node: gs.Node, levels: int | None, names: Names) -> None:
+    found = parameters(node)
+    theta = np.asarray(found.threshold, np.float32)
+    amplitude = np.asarray(found.amplitude, np.float32)
+    zero = np.zeros((), np.float32)
+    if levels is None:
+        op = "Ramp"
+        attrs: dict[str, object] = {"kind": "clip"}
+        values = [zero, theta, zero, amplitude / theta]
+    else:
+        op, attrs = "Staircase", {"levels": levels, "tie_rule": "half_up"}
+        values = [theta / levels, amplitude / levels, zero, np.asarray(0.5, np.float32)]
+    constants = [
+        constant(names.fresh(f"{node.name}_{position}"), np.asarray(value, np.float32))
+        for position, value in enumerate(values)
+    ]
+    output = node.outputs[0]
+    node.outputs.clear()
+    made = make_node(op, [node.inputs[0], *constants], [output], node.name, attrs, "na_convert")
+    graph.nodes.append(made)

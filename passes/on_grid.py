@@ -1,0 +1,230 @@
+"""What `snap` decided for each node, and how it is written into the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from na_convert import graph as g
+from na_convert.regions import data_inputs
+from na_convert.results import SnappedLayer
+from na_convert.unit_scale import ONE, NotExact, Scale, Scales, Shapes, bias_of, per_axis, same
+
+from .rescale import Weights, write
+
+Array = NDArray[Any]
+
+
+@dataclass
+class OnGrid:
+    """A node's constants, rescaled and then rounded; positions count its data inputs.
+
+    Attributes:
+        kind: as in `na_convert.unit_scale`.
+        addends: constant terms of a sum.
+        factors: of terms of a sum that come on another scale.
+        rounds: exponents of the grids to which inputs are rounded that lie on none.
+        unit: of a source: the exponent of the grid its values are rounded to.
+        grids: exponents of the grids of weights and bias.
+    """
+
+    node: gs.Node
+    kind: str
+    weights: Weights | None = None
+    addends: dict[int, Array] = field(default_factory=dict)
+    factors: dict[int, Array] = field(default_factory=dict)
+    rounds: dict[int, int] = field(default_factory=dict)
+    threshold: Array = field(default_factory=lambda: np.ones(()))
+    amplitude: Array = field(default_factory=lambda: np.ones(()))
+    unit: int = 0
+    grids: tuple[int, int] = (0, 0)
+    errors: list[SnappedLayer] = field(default_factory=list)
+
+
+def write_on_grid(
+    graph: gs.Graph, plan: Sequence[OnGrid], scales: Scales, shapes: Shapes
+) -> tuple[dict[str, int], list[str]]:
+    """Change ``graph`` in place; the exponents of the grids of its new constants, by name, and the
+    names of the Round nodes."""
+    writer = _Writer(graph, scales, shapes)
+    inside = {id(each.node) for each in plan}
+    outside = [
+        (each, tensor, list(tensor.outputs)) for each in plan for tensor in each.node.outputs
+    ]
+    for each in plan:
+        writer.write(each)
+    for each, tensor, readers in outside:
+        if each.kind != "source":
+            writer.unscale(tensor, [r for r in readers if id(r) not in inside])
+    graph.cleanup().toposort()
+    return writer.grids, writer.rounds
+
+
+class _Writer:
+    def __init__(self, graph: gs.Graph, scales: Scales, shapes: Shapes) -> None:
+        self._graph, self._scales, self._shapes = graph, scales, shapes
+        self._names = g.Names(graph)
+        self._rounded: dict[tuple[str, int], gs.Tensor] = {}
+        self.grids: dict[str, int] = {}
+        self.rounds: list[str] = []
+
+    def write(self, each: OnGrid) -> None:
+        node = each.node
+        for position, exponent in each.rounds.items():
+            self._round_input(each, position, exponent)
+        if each.weights is not None:
+            self._write_weights(node, each.weights, each.grids)
+        elif each.kind == "neuron":
+            self._write_neuron(each)
+        elif each.kind == "source":
+            self._round_source(each)
+        elif g.is_ours(node, "MaxPoolCounts"):
+            node.attrs = {**node.attrs, "unit": 1.0}
+        for position, values in each.addends.items():
+            old = node.inputs[position]
+            self._set(node, position, self._constant(f"{old.name}_snapped", values, each.grids[0]))
+        for position, factor in each.factors.items():
+            if position not in each.rounds:
+                tensor = node.inputs[position]
+                scaled = self._node("Mul", tensor, factor, f"{tensor.name}_scaled", each.grids[0])
+                self._set(node, position, scaled)
+
+    def unscale(self, tensor: gs.Tensor, readers: Sequence[gs.Node]) -> None:
+        """Give ``readers``, which work on the analog value, what they had."""
+        scale = self._scales.of[tensor.name]
+        if same(scale, ONE):
+            return
+        for reader in readers:
+            if g.is_ours(reader, "Decode"):
+                self._unscale_mean(reader, scale)
+            elif not g.is_standard(reader, "Shape", "Size"):
+                back = self._back(tensor, scale, f"{tensor.name}_analog")
+                reader.inputs = [back if t is tensor else t for t in reader.inputs]
+        if g.is_output(self._graph, tensor):
+            name = tensor.name
+            tensor.name = self._names.fresh(f"{name}_scaled")
+            back = self._back(tensor, scale, name)
+            back.name, back.dtype, back.shape = name, tensor.dtype, tensor.shape
+            self._graph.outputs = [back if t is tensor else t for t in self._graph.outputs]
+
+    def _unscale_mean(self, decode: gs.Node, scale: Scale) -> None:
+        mean = decode.outputs[0]
+        scaled = gs.Variable(self._names.fresh(f"{mean.name}_scaled"), mean.dtype)
+        decode.outputs = [scaled]
+        size = self._shapes.get(decode.inputs[0].name)
+        back = 1 / self._spread(scale, decode, None if size is None else len(size) + 1)
+        factor = g.constant(self._names.fresh(f"{mean.name}_scale"), back.astype(np.float32))
+        name = self._names.fresh(f"{decode.name}_scale")
+        self._graph.nodes.append(g.node("Mul", [scaled, factor], [mean], name))
+
+    def _back(self, tensor: gs.Tensor, scale: Scale, base: str) -> gs.Variable:
+        size = self._shapes.get(tensor.name)
+        back = 1 / self._spread(scale, None, None if size is None else len(size) + 1)
+        return self._node("Mul", tensor, back, base, None)
+
+    def _spread(self, scale: Scale, node: gs.Node | None, rank: int | None) -> Array:
+        if scale.size > 1 and rank is None:
+            raise NotExact(node, "its input has an unknown number of dimensions")
+        return per_axis(scale, rank or 0)
+
+    def _write_weights(self, node: gs.Node, weights: Weights, grids: tuple[int, int]) -> None:
+        old = bias_of(node)
+        bias = None
+        if old is not None and weights.bias is not None:
+            bias = self._constant(f"{old.name}_snapped", weights.bias, grids[1])
+        position = next(i for i, t in enumerate(node.inputs) if g.is_constant(t))
+        name = f"{node.inputs[position].name}_snapped"
+        write(node, self._constant(name, weights.weight, grids[0]), bias)
+
+    def _write_neuron(self, each: OnGrid) -> None:
+        """One threshold where all are 1."""
+        node = each.node
+        initial = {"initial": float(node.attrs["initial"])}
+        if np.ptp(each.threshold) == 0 and np.ptp(each.amplitude) == 0:
+            node.op, node.inputs = "IF", [node.inputs[0]]
+            threshold, amplitude = float(each.threshold.flat[0]), float(each.amplitude.flat[0])
+            node.attrs = {"threshold": threshold, "amplitude": amplitude, **initial}
+            return
+        node.op, node.attrs = "IFPerChannel", dict(initial)
+        shape = np.broadcast_shapes(each.threshold.shape, each.amplitude.shape)
+        node.inputs = [
+            node.inputs[0],
+            *(
+                g.constant(
+                    self._names.fresh(f"{node.name}_{which}"),
+                    np.broadcast_to(values, shape).astype(np.float32),
+                )
+                for which, values in (
+                    ("threshold", each.threshold),
+                    ("amplitude", each.amplitude),
+                )
+            ),
+        ]
+
+    def _round_source(self, each: OnGrid) -> None:
+        """Readers inside get the rounded values; others what they had."""
+        raw = each.node.outputs[0]
+        readers = [r for r in raw.outputs if r in [*self._scales.nodes]]
+        rounded = self._round(raw, self._scales.of[raw.name], each.unit)
+        for reader in readers:
+            reader.inputs = [rounded if t is raw else t for t in reader.inputs]
+
+    def _round_input(self, each: OnGrid, position: int, exponent: int) -> None:
+        """An input of the network, or a tensor that is constant over time and on another scale."""
+        node = each.node
+        tensor = data_inputs(node)[position]
+        at = next(i for i, t in enumerate(node.inputs) if t is tensor)
+        factor = each.factors.get(position, np.ones(()))
+        before = g.producer(tensor)
+        if before is not None and g.is_ours(before, "Encode"):
+            rounded = self._round(before.inputs[0], factor, exponent)
+            name = self._names.fresh(f"{tensor.name}_rounded")
+            encoded = gs.Variable(name, tensor.dtype)
+            label = self._names.fresh(f"Encode_{name}")
+            encode = g.node("Encode", [rounded], [encoded], label, {}, "na_convert")
+            self._graph.nodes.append(encode)
+            self._set(node, at, encoded)
+        else:
+            self._set(node, at, self._round(tensor, factor, exponent))
+
+    def _round(self, tensor: gs.Tensor, factor: Array, exponent: int) -> gs.Tensor:
+        """``factor`` times ``tensor``, rounded to the grid; one node for all who need it."""
+        key = (tensor.name, exponent)
+        if np.size(factor) == 1 and float(factor) == 1 and key in self._rounded:
+            return self._rounded[key]
+        units = self._node("Mul", tensor, factor * 2.0**-exponent, f"{tensor.name}_units", None)
+        whole = gs.Variable(self._names.fresh(f"{tensor.name}_whole"), tensor.dtype)
+        name = self._names.fresh(f"{tensor.name}_Round")
+        self._graph.nodes.append(g.node("Round", [units], [whole], name))
+        self.rounds.append(name)
+        unit = np.asarray(2.0**exponent)
+        rounded = self._node("Mul", whole, unit, f"{tensor.name}_rounded", None)
+        if np.size(factor) == 1 and float(factor) == 1:
+            self._rounded[key] = rounded
+        return rounded
+
+    def _node(
+        self, op: str, tensor: gs.Tensor, values: Array, base: str, grid: int | None
+    ) -> gs.Variable:
+        made = gs.Variable(self._names.fresh(base), tensor.dtype)
+        constant = self._constant(f"{base}_factor", np.asarray(values), grid)
+        self._graph.nodes.append(
+            g.node(op, [tensor, constant], [made], self._names.fresh(f"{base}_{op}"))
+        )
+        return made
+
+    def _constant(self, base: str, values: Array, grid: int | None) -> gs.Constant:
+        name = self._names.fresh(base)
+        if grid is not None:
+            self.grids[name] = grid
+        return g.constant(name, values.astype(np.float32))
+
+    def _set(self, node: gs.Node, position: int, tensor: gs.Tensor) -> None:
+        inputs = list(node.inputs)
+        inputs[position] = tensor
+        node.inputs = inputs

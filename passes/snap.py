@@ -1,0 +1,399 @@
+"""Put a spiking network on grids of powers of two, so that every engine computes the same counts.
+
+Float sums depend on their order, and one count that differs multiplies from layer to layer. A sum
+of multiples of one power of two below 2^24 of it is exact in float32, in any order. So the network
+is rescaled first (thresholds 1, spikes of 1: `na_convert.unit_scale`), then each layer's weights
+are rounded to the finest grid on which no sum can reach 2^24 units: not of its inputs, not of the
+membrane in `timesteps` steps (`na_convert.worst_case`). Under a constant current the membrane need
+not be exact: from the threshold on the neuron fires at every step, below 0 at none.
+
+Cases:
+
+* weights and biases of Conv, ConvTranspose, Gemm, MatMul; constants of Mul, Div and Add;
+* neurons: threshold 1, spikes of 1, or of p where levels start below zero (the offset is whole);
+* neurons on a sum that others share: one gets threshold 1, the others a threshold on the grid;
+* a term of a sum that has another scale (identity shortcuts): a Mul by a constant on the grid;
+* the network's input: rounded to 2^-11 of its bound; a quantised input to its own levels;
+* analog tensors that join sums: rounded once, before they are repeated over time;
+* the readout gets what it got, by a Mul behind Decode;
+* anything else, or a grid so coarse that a layer's weights change by more than 1 %: the network
+  stays as it was, and the reason is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log2
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from na_convert import graph as g
+from na_convert import worst_case
+from na_convert.activation import Staircase, read_activation
+from na_convert.exactness import with_exactness
+from na_convert.layers import THRESHOLD_ROUNDING
+from na_convert.regions import data_inputs
+from na_convert.results import Exactness, SnappedLayer
+from na_convert.shapes import of_one_step
+from na_convert.snn import Snn, float_type, neuron_nodes, parameters
+from na_convert.unit_scale import (
+    NotExact,
+    Scale,
+    Scales,
+    Shapes,
+    choose,
+    data_of,
+    kind,
+    per_axis,
+    same,
+)
+from na_convert.worst_case import Bound
+
+from .on_grid import OnGrid, write_on_grid
+from .rescale import Weights, rescaled
+
+Array = NDArray[Any]
+
+MANTISSA = 24  # bits of a float32 significand
+WEIGHT_ERROR_LIMIT = 1e-2  # root mean square, of a layer's weights; int8 weights have about this
+INPUT_BITS = 11
+LINEAR_BITS = 12  # of values that more weights follow before the next neuron
+OFFSET_GRID = -8  # of lowest levels that are no multiple of a half
+_GROWTH = 1 + 2**-8  # what rounding may add to a bound; the rounded weights are proven afterwards
+
+
+def run(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
+    """``snn`` on grids, for inputs of at most ``bounds`` (by name) and up to ``timesteps`` steps.
+
+    Where that cannot be, the same ``snn``, and the reason.
+    """
+    try:
+        return _snapped(snn, bounds, timesteps)
+    except NotExact as found:
+        return snn, Exactness(False, timesteps, reason=str(found))
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What each step below needs to know."""
+
+    scales: Scales
+    shapes: Shapes
+    bounds: Mapping[str, float]
+    timesteps: int
+    constant: frozenset[str]  # neuron nodes whose current is the same at every step
+
+
+def _snapped(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
+    graph = snn.graph.copy()
+    if any(float_type(node) != np.float32 for node in neuron_nodes(graph)):
+        raise NotExact(None, "the network does not compute in float32")
+    shapes = of_one_step(snn)
+    scales = choose(graph, {n.name: n.levels for n in snn.neurons}, shapes)
+    constant = frozenset(n.name for n in snn.neurons if n.constant_input)
+    network = _Network(scales, shapes, bounds, timesteps, constant)
+    plan = [_rescaled(node, network) for node in scales.nodes]
+    targets = _targets(plan, network)
+    units = _round(plan, targets, network)
+    _prove(plan, units, network)
+    layers = tuple(layer for each in plan for layer in each.errors)
+    for layer in layers:
+        if layer.weight_error > WEIGHT_ERROR_LIMIT:
+            raise NotExact(
+                None,
+                f"{layer.name}: sums below 2^{MANTISSA} units leave a grid of 2^{layer.grid}, "
+                f"which changes its weights by {layer.weight_error:.1%}",
+            )
+    ends = {n.name: (n.inputs[0].name, n.outputs[0].name) for n in neuron_nodes(graph)}
+    neurons = tuple(
+        replace(
+            n,
+            current_scale=_plain(scales.of[ends[n.name][0]]),
+            output_scale=_plain(scales.of[ends[n.name][1]]),
+        )
+        for n in snn.neurons
+    )
+    grids, rounds = write_on_grid(graph, plan, scales, shapes)
+    exactness = Exactness(True, timesteps, bounds=dict(bounds), layers=layers)
+    made = replace(snn, graph=graph, neurons=neurons)
+    return with_exactness(made, exactness, grids, rounds), exactness
+
+
+def _plain(scale: Scale) -> float | list[float]:
+    return float(scale) if scale.ndim == 0 else [float(v) for v in scale]
+
+
+# --- rescaled, in float64 -------------------------------------------------------------------------
+
+
+def _rescaled(node: gs.Node, network: _Network) -> OnGrid:
+    """``node`` with its constants on the scale of its output."""
+    of, sums = network.scales.of, network.scales.sums
+    output = node.outputs[0].name
+    size = network.shapes.get(output)
+    rank = None if size is None else len(size) + 1
+    made = OnGrid(node, kind(node))
+    if made.kind == "absorbing":
+        made.weights = rescaled(node, of[data_of(node).name], of[output], rank)
+    elif made.kind == "sum":
+        for position, tensor in enumerate(data_inputs(node)):
+            if g.is_constant(tensor):
+                values = np.asarray(tensor.values, np.float64)
+                made.addends[position] = values * _spread(node, sums[output], rank)
+            elif not same(of[tensor.name], sums[output]):
+                ratio = sums[output] / of[tensor.name]
+                made.factors[position] = _spread(node, ratio, rank)
+    elif made.kind == "neuron":
+        found = parameters(node)
+        made.threshold = _neuron_value(found.threshold, of[node.inputs[0].name])
+        made.amplitude = np.round(_neuron_value(found.amplitude, of[output]))
+    return made
+
+
+def _spread(node: gs.Node, scale: Scale, rank: int | None) -> Array:
+    """``scale`` to multiply a tensor of ``rank`` with."""
+    if scale.size > 1 and rank is None:
+        raise NotExact(node, "its output has an unknown number of dimensions")
+    return per_axis(scale, rank or 0)
+
+
+def _neuron_value(value: Array, scale: Scale) -> Array:
+    """A parameter on the scale; 1 where only the rounding of the scale keeps it from 1."""
+    values = np.asarray(value, np.float64)
+    values = values * scale.reshape([-1, *[1] * (values.ndim - 1)] if scale.size > 1 else ())
+    return np.where(np.abs(values - 1) < 1e-9, 1.0, values)
+
+
+# --- bounds, and the grids that follow ------------------------------------------------------------
+
+
+def _bounds(plan: Sequence[OnGrid], network: _Network) -> dict[str, Bound]:
+    """Of every tensor, with the constants as they stand in ``plan``."""
+    found: dict[str, Bound] = {name: (-b, b) for name, b in network.bounds.items()}
+    for each in plan:
+        node = each.node
+        terms = [
+            _term(each, i, found.get(t.name, (0.0, 0.0))) for i, t in enumerate(data_inputs(node))
+        ]
+        if each.weights is not None:
+            given = found[data_of(node).name]
+            bound = worst_case.of_weighted(node, each.weights.weight, each.weights.bias, given)
+        elif each.kind == "sum":
+            bound = worst_case.of_sum(node, terms)
+        elif each.kind == "neuron":
+            bound = worst_case.of_constant(each.amplitude)
+        elif each.kind == "source":
+            bound = _source_bound(node, terms[0], network.scales.of[node.outputs[0].name])
+        else:
+            bound = worst_case.of_passing(node, terms, worst_case.summed(node, network.shapes))
+        for tensor in node.outputs:
+            found[tensor.name] = bound
+    return found
+
+
+def _term(each: OnGrid, position: int, bound: Bound) -> Bound:
+    if position in each.addends:
+        return worst_case.of_constant(each.addends[position])
+    if position in each.factors:
+        low, high = bound
+        factor = each.factors[position]
+        ends = [float(f) * end for f in (factor.min(), factor.max()) for end in (low, high)]
+        return (min(0.0, *ends), max(0.0, *ends))
+    return bound
+
+
+def _source_bound(node: gs.Node, given: Bound, scale: Scale) -> Bound:
+    function = read_activation(node)
+    if isinstance(function, Staircase):
+        step = function.output_step * scale
+        ends = [step * function.lowest_level, step * (function.lowest_level + function.levels)]
+    else:
+        edges = [np.clip(end, function.low, function.high) for end in given]
+        ends = [scale * (function.output_low + function.gain * (e - function.low)) for e in edges]
+    return worst_case.of_constant(np.asarray([np.min(ends), np.max(ends)]))
+
+
+def _targets(plan: Sequence[OnGrid], network: _Network) -> dict[str, int]:
+    """The exponent of the grid that the constants behind each tensor are rounded for."""
+    bounds = _bounds(plan, network)
+    need = {name: max(-low, high) for name, (low, high) in bounds.items()}
+    fires: set[str] = set()  # feeds neurons: half a threshold must be on the grid
+    coarse: set[str] = set()  # feeds weights, which need bits, too
+    for each in reversed(plan):
+        node, output = each.node, each.node.outputs[0].name
+        if any(g.is_ours(r, "Decode") for t in node.outputs for r in t.outputs):
+            need[output] = max(need[output], network.timesteps * _size(bounds[output]))
+        if _may_round(node):
+            continue
+        for position, tensor in enumerate(data_inputs(node)):
+            if tensor.name not in need:
+                continue
+            before = tensor.name
+            if each.kind == "neuron":
+                need[before] = max(need[before], _membrane(each, bounds[before], network))
+                fires.add(before)
+            elif each.kind == "absorbing":
+                coarse.add(before)
+            elif position not in each.factors:
+                need[before] = max(need[before], need[output], _pooled(each, bounds, network))
+                if output in fires:
+                    fires.add(before)
+                if output in coarse:
+                    coarse.add(before)
+    exponents = {}
+    for name, size in need.items():
+        exponent = ceil(log2(max(size, 2**-60) * _GROWTH)) - MANTISSA
+        if name in coarse:
+            exponent = max(exponent, ceil(log2(max(_size(bounds[name]), 2**-60))) - LINEAR_BITS)
+        exponents[name] = min(exponent, -1) if name in fires else exponent
+    return exponents
+
+
+def _may_round(node: gs.Node) -> bool:
+    """Whether a tensor that is constant over time joins sums of spikes, or their weights, here: it
+    may be computed on a finer grid, and is rounded once."""
+    readers = [reader for t in node.outputs for reader in t.outputs]
+    return g.is_ours(node, "Encode") and not all(kind(r) == "neuron" for r in readers)
+
+
+def _size(bound: Bound) -> float:
+    return max(-bound[0], bound[1])
+
+
+def _membrane(each: OnGrid, current: Bound, network: _Network) -> float:
+    """The largest membrane that has to be exact."""
+    threshold = float(np.max(each.threshold))
+    if each.node.name in network.constant:
+        return _size(current) + 2 * threshold
+    return network.timesteps * _size(current) + threshold
+
+
+def _pooled(each: OnGrid, bounds: Mapping[str, Bound], network: _Network) -> float:
+    """What a pool adds up."""
+    size = _size(bounds[each.node.inputs[0].name])
+    if g.is_ours(each.node, "MaxPoolCounts"):
+        return network.timesteps * size
+    count = worst_case.summed(each.node, network.shapes) if each.kind == "passing" else 1
+    return count * size
+
+
+# --- rounding -------------------------------------------------------------------------------------
+
+
+def _round(plan: Sequence[OnGrid], targets: Mapping[str, int], network: _Network) -> dict[str, int]:
+    """Round the constants in ``plan``; by tensor, the exponent of what its values are made of."""
+    units = {name: ceil(log2(b)) - INPUT_BITS for name, b in network.bounds.items()}
+    for each in plan:
+        node, output = each.node, each.node.outputs[0].name
+        given = [units[t.name] for t in data_inputs(node) if t.name in units]
+        if each.kind == "absorbing":
+            units[output] = _round_weights(each, targets[output], given[0])
+        elif each.kind == "sum":
+            units[output] = _round_terms(each, targets[output], units)
+        elif each.kind == "neuron":
+            each.threshold = _round_threshold(each, given[0] + 1)
+            units[output] = 0
+        elif each.kind == "source":
+            each.unit = units[output] = _source_unit(node, targets[output])
+        elif _may_round(node) and given[0] < targets[output]:
+            each.rounds[0] = units[output] = targets[output]
+        else:
+            units[output] = min(given)
+            if worst_case.divides(node):
+                units[output] -= int(log2(worst_case.summed(node, network.shapes)))
+        for tensor in node.outputs[1:]:
+            units[tensor.name] = units[output]
+        for position, tensor in enumerate(data_inputs(node)):
+            if tensor.name in network.bounds and each.kind != "source":
+                each.rounds.setdefault(position, units[tensor.name])
+    return units
+
+
+def _round_weights(each: OnGrid, target: int, given: int) -> int:
+    assert each.weights is not None
+    weight, bias = each.weights.weight, each.weights.bias
+    grid = target - given
+    rounded = _nearest(weight, grid)
+    size = float(np.sqrt(np.mean(weight**2)))
+    error = float(np.sqrt(np.mean((rounded - weight) ** 2))) / size if size else 0.0
+    each.errors.append(SnappedLayer(g.label(each.node), error, grid))
+    each.weights = Weights(rounded, None if bias is None else _nearest(bias, target))
+    each.grids = (grid, target)
+    return target
+
+
+def _round_threshold(each: OnGrid, exponent: int) -> Array:
+    rounded = _nearest(each.threshold, exponent)
+    error = float(np.max(np.abs(rounded - each.threshold) / each.threshold))
+    if error > THRESHOLD_ROUNDING:
+        raise NotExact(each.node, f"its threshold would change by {error:.1%}")
+    return rounded
+
+
+def _round_terms(each: OnGrid, target: int, units: Mapping[str, int]) -> int:
+    """Constants and factors of a sum; a term that is constant over time is rounded as a whole."""
+    found = []
+    for position, tensor in enumerate(data_inputs(each.node)):
+        if position in each.addends:
+            each.addends[position] = _nearest(each.addends[position], target)
+            found.append(_unit_of(each.addends[position], target))
+        elif position in each.factors:
+            before = g.producer(tensor)
+            if before is not None and g.is_ours(before, "Encode"):
+                each.rounds[position] = target
+            else:
+                factor, grid = each.factors[position], target - units[tensor.name]
+                rounded = each.factors[position] = _nearest(factor, grid)
+                error = float(np.max(np.abs(rounded - factor) / np.abs(factor)))
+                name = f"{g.label(each.node)} ({tensor.name})"
+                each.errors.append(SnappedLayer(name, error, grid))
+            found.append(target)
+        else:
+            found.append(units[tensor.name])
+    each.grids = (target, target)
+    return min(found)
+
+
+def _source_unit(node: gs.Node, target: int) -> int:
+    """Levels are whole numbers, if the lowest is one."""
+    function = read_activation(node)
+    if not isinstance(function, Staircase) or function.output_step.size > 1:
+        return target
+    return _unit_of(np.asarray(function.lowest_level), OFFSET_GRID)
+
+
+def _unit_of(values: Array, exponent: int) -> int:
+    """The largest exponent, at most 0, of a power of two whose multiples ``values`` are."""
+    coarser = range(0, exponent, -1)
+    return next((e for e in coarser if np.array_equal(values, _nearest(values, e))), exponent)
+
+
+def _nearest(values: Array, exponent: int) -> Array:
+    return np.asarray(np.round(np.asarray(values, np.float64) * 2.0**-exponent) * 2.0**exponent)
+
+
+# --- the proof ------------------------------------------------------------------------------------
+
+
+def _prove(plan: Sequence[OnGrid], units: Mapping[str, int], network: _Network) -> None:
+    """Every sum, with the rounded constants, stays within 2^24 units of its grid; else NotExact."""
+    bounds = _bounds(plan, network)
+    for each in plan:
+        node, output = each.node, each.node.outputs[0].name
+        reached = {output: _size(bounds[output])}
+        if each.kind == "neuron":
+            current = node.inputs[0].name
+            reached[current] = _membrane(each, bounds[current], network)
+            if units[current] > -1 or not np.all(each.threshold > 0):
+                raise NotExact(node, "half a threshold does not lie on the grid of its current")
+        elif each.kind == "passing":
+            reached[node.inputs[0].name] = _pooled(each, bounds, network)
+        if any(g.is_ours(r, "Decode") for t in node.outputs for r in t.outputs):
+            reached[output] = max(reached[output], network.timesteps * _size(bounds[output]))
+        for name, size in reached.items():
+            if size > 2.0 ** (MANTISSA + units[name]):
+                raise NotExact(node, f"sums can reach {size:.3g}, over 2^{MANTISSA} units")

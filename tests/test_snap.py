@@ -1,0 +1,276 @@
+"""Weights on grids: the same counts in every engine and form, and what cannot be put on one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from na_convert.passes import snap
+
+import na_convert
+from na_convert import forms
+from na_convert.errors import CheckFailed
+from na_convert.evaluate import evaluate
+from na_convert.exactness import as_ann, exactness_of, moved_off_grid
+from na_convert.running import file_runner
+from na_convert.runtime import reference, session
+from na_convert.simulation import numpy_engine, simulate
+from na_convert.snn import Snn, neuron_nodes, parameters
+from na_convert.spec import check_graph, check_spiking
+
+from . import build, spiking
+
+BOUND = 4.0
+EXACT = [name for name in spiking.NETWORKS if name != "analog_concat"]
+
+
+def snapped(name: str, timesteps: int = 32) -> tuple[Snn, Snn]:
+    """A network as it was, and on grids."""
+    before = spiking.NETWORKS[name]()
+    after, found = snap.run(before, {"x": BOUND}, timesteps)
+    assert found.exact, found.reason
+    assert found == exactness_of(after)
+    check_graph(after.graph, "snap")
+    check_spiking(after.graph, "snap")
+    return before, after
+
+
+def counts(run, names: list[str]) -> dict[str, np.ndarray]:
+    return {name: np.count_nonzero(run.spikes[name], axis=0) for name in names}
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("timesteps", [1, 2, 4, 8, 32])
+def test_every_engine_and_form_counts_alike(name: str, timesteps: int) -> None:
+    _, snn = snapped(name)
+    names, feeds = [n.name for n in snn.neurons], spiking.samples(snn, 3)
+    wanted = numpy_engine(snn, timesteps, names, np.float64)(feeds)
+    runs = {"numpy": simulate(snn, feeds, timesteps, record=names)}
+    for form in forms.FORMS:
+        model = forms.named(form).parts(replace(snn, timesteps=timesteps)).whole()
+        for setting in (
+            {}, {"optimise": False}, {"threads": 1}, {"threads": 2},
+        ):  # fmt: skip
+            run = file_runner(model, names, backend=partial(session, **setting))
+            runs[f"{form} {setting}"] = run(feeds, timesteps)
+        if timesteps <= 4:
+            run = file_runner(model, names, backend=reference)
+            runs[f"{form} in onnx.reference"] = run(feeds, timesteps)
+    for engine, found in runs.items():
+        for layer in names:
+            np.testing.assert_array_equal(
+                found.spikes[layer] != 0, wanted.spikes[layer] != 0, err_msg=f"{engine}, {layer}"
+            )
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_it_is_the_same_network_up_to_rounding(name: str) -> None:
+    """Layer by layer, given the same values: currents in the same units, and outputs."""
+    before, after = snapped(name)
+    x = spiking.samples(before, 4)
+    names = [n.name for n in before.neurons]
+    run = simulate(before, x, 1, record=names)
+    scales = {n.name: n for n in after.neurons}
+    for layer in names:
+        node = next(n for n in neuron_nodes(before.graph) if n.name == layer)
+        twin = next(n for n in neuron_nodes(after.graph) if n.name == layer)
+        other = {
+            n.outputs[0].name: run.spikes[n.name][0] * _scale(scales[n.name].output_scale, n)
+            for n in neuron_nodes(before.graph)
+            if n.name != layer
+        }
+        found = evaluate(after.graph, {**x, **other}, [twin.inputs[0].name])
+        scale = _scale(scales[layer].current_scale, twin)
+        theta = np.asarray(parameters(node).threshold)
+        difference = found[twin.inputs[0].name] / scale - run.currents[layer][0]
+        assert np.max(np.abs(difference) / theta) < 1e-2
+
+
+def _scale(values: float | list[float], node: gs.Node) -> np.ndarray:
+    array = np.asarray(values)
+    return array if array.ndim == 0 else array.reshape(-1, 1, 1)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_thresholds_and_spikes_are_whole(name: str) -> None:
+    _, snn = snapped(name)
+    for node in neuron_nodes(snn.graph):
+        found = parameters(node)
+        assert np.all(found.amplitude == (3 if name == "offset" and node.outputs[0].outputs[0].op
+                                          == "Add" else 1))  # fmt: skip
+        if name != "shared_sum":
+            assert np.all(found.threshold == 1)
+
+
+@pytest.mark.parametrize("name", ["residual", "analog_skip", "offset", "depthwise"])
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_no_input_within_the_bound_leaves_the_exact_range(name: str, data: st.DataObject) -> None:
+    """Currents in float32, in two orders of summation, are those in float64: also of inputs at the
+    bound that drive every neuron of a layer at once."""
+    _, snn = NETWORKS[name]
+    signs = data.draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(signs)
+    x = BOUND * np.sign(rng.standard_normal((2, 3, 8, 8))).astype(np.float32)
+    names = [n.name for n in snn.neurons]
+    wanted = numpy_engine(snn, 4, names, np.float64)({"x": x})
+    found = numpy_engine(snn, 4, names, np.float32)({"x": x})
+    for layer in names:
+        np.testing.assert_array_equal(found.currents[layer], wanted.currents[layer])
+
+
+NETWORKS = {name: snapped(name) for name in ("residual", "analog_skip", "offset", "depthwise")}
+
+
+def test_more_time_steps_take_a_coarser_grid() -> None:
+    """The membrane is part of the proof; under a constant current it need not be."""
+    few, many = (exactness_of(snapped("residual", T)[1]) for T in (1, 1024))
+    assert few is not None
+    assert many is not None
+    grids = {layer.name: layer.grid for layer in few.layers}
+    coarser = {layer.name: layer.grid - grids[layer.name] for layer in many.layers}
+    assert coarser["Conv_0"] == 0
+    assert coarser["Conv_2"] == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_ann_with_the_rounded_weights(name: str) -> None:
+    """Its first layer has the levels that the neurons fire in p steps."""
+    _, snn = snapped(name)
+    first = snn.neurons[0]
+    feeds = spiking.samples(snn, 4)
+    found = evaluate(as_ann(snn), feeds, [first_output(snn)])[first_output(snn)]
+    run = simulate(snn, feeds, 3, record=[first.name])
+    np.testing.assert_allclose(found * 3, run.spikes[first.name].sum(axis=0), atol=1e-6)
+
+
+def first_output(snn: Snn) -> str:
+    return next(n.outputs[0].name for n in neuron_nodes(snn.graph) if n.name == snn.neurons[0].name)
+
+
+def test_moved_off_its_grid_by_half_a_unit_at_most() -> None:
+    before, after = snapped("residual")
+    assert moved_off_grid(before, np.random.default_rng(0)) is before.graph
+    moved = moved_off_grid(after, np.random.default_rng(0))
+    old = {t.name: t.values for t in after.graph.tensors().values() if isinstance(t, gs.Constant)}
+    new = {t.name: t.values for t in moved.tensors().values() if isinstance(t, gs.Constant)}
+    assert old.keys() == new.keys()
+    (weight,) = (n.inputs[1].name for n in after.graph.nodes if n.name == "Conv_2")
+    grid = next(x.grid for x in exactness_of(after).layers if x.name == "Conv_2")  # type: ignore[union-attr]
+    units = (new[weight] - old[weight]) / 2.0**grid
+    assert 0.3 < np.max(np.abs(units)) <= 0.5
+    assert all(n.op != "Round" for n in moved.nodes)
+
+
+# --- what stays as it was -------------------------------------------------------------------------
+
+
+def refused(snn: Snn, reason: str) -> None:
+    same, found = snap.run(snn, {"x": BOUND}, 32)
+    assert same is snn
+    assert not found.exact
+    assert found.reason is not None
+    assert reason in found.reason
+
+
+def test_weights_on_analog_tensors_among_spikes() -> None:
+    refused(spiking.analog_concat(), "changes its weights by")
+
+
+def test_float64() -> None:
+    graph = {k: np.asarray(v, np.float64) for k, v in build.PLAIN.items()}
+    body = "c1 = Gemm <transB: int = 1> (x, w1)\n" + build.stair("c1", "a1") + "y = Gemm (a1, w2)"
+    weights = {"w1": np.ones((8, 6)), "w2": np.ones((8, 5))}
+    snn = spiking.network(
+        body, {**graph, **weights}, inputs="double[N,6] x", outputs="double[N,M] y"
+    )
+    refused(snn, "does not compute in float32")
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        ("p = AveragePool <kernel_shape: ints = [3,3]> (a1)", "over 9 values"),
+        (
+            "scales = Constant <value_floats: floats = [1.0, 1.0, 1.5, 1.5]> ()\n"
+            'p = Resize <mode: string = "linear"> (a1, , scales)',
+            "Resize in mode linear",
+        ),
+        ("p = Mean (a1, a1)", "Mean does not keep"),
+    ],
+)
+def test_operators_that_keep_no_grid(between: str, reason: str) -> None:
+    body = (
+        spiking.FIRST
+        + f"{between}\nc2 = Conv {spiking.CONV} (p, w2)\n"
+        + build.stair("c2", "last")
+        + spiking.HEAD
+    )
+    refused(spiking.network(body, spiking.SHAPES), reason)
+
+
+# --- the whole way --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ann(tmp_path: Path) -> Path:
+    from .test_forms import BODY, WEIGHTS
+
+    onnx.save(build.model(BODY, WEIGHTS), tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+@pytest.mark.parametrize("form", forms.FORMS)
+def test_convert_and_check(ann: Path, form: str) -> None:
+    data, target = {"x": build.images(8)}, ann.with_name("snn.onnx")
+    made = na_convert.convert(ann, output=target, form=form, data=data, exact=True)
+    assert made.passed
+    assert made.exactness is not None
+    assert made.exactness.exact
+    assert made.equivalence is not None
+    figures = {f.name: f for f in made.equivalence.figures}
+    assert figures["replay before rounding"].value == 0
+    assert figures["replay on grid"].value == 0
+    assert "onnx.reference" in figures["same counts"].detail
+    rounding = made.equivalence.rounding
+    assert rounding is not None
+    assert rounding.levels == 2 * 8 * 256
+    assert rounding.flips < rounding.levels / 100
+    checked = na_convert.check(ann, target, data=data)
+    assert checked.equivalence is not None
+    assert checked.equivalence.rounding == rounding
+    assert checked.equivalence.by_timestep[-1] == made.equivalence.by_timestep[-1]
+
+
+def test_a_weight_that_is_off_by_more_than_rounding(ann: Path) -> None:
+    data, target = {"x": build.images(8)}, ann.with_name("snn.onnx")
+    na_convert.convert(ann, output=target, data=data, exact=True)
+    model = onnx.load(target)
+    weight = max(model.graph.initializer, key=lambda i: len(i.dims) == 4 and i.dims[1] == 4)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] += 2.0**-5  # still on the grid
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, target)
+    with pytest.raises(CheckFailed, match="replay"):
+        na_convert.check(ann, target, data=data)
+
+
+def test_a_network_on_no_grid_says_why(ann: Path) -> None:
+    from .test_forms import BODY, WEIGHTS
+
+    body = BODY.replace(
+        "c = Conv", "m = AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]> (a)\nc = Conv"
+    ).replace("(a, w2)", "(m, w2)")
+    onnx.save(build.model(body, WEIGHTS), ann)
+    made = na_convert.convert(ann, exact=True)
+    assert made.passed
+    assert made.exactness is not None
+    assert not made.exactness.exact
+    assert "border" in str(made.exactness.reason)
