@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from na_convert.errors import DataError
 from na_convert.model_io import write_atomically
 
 from . import processes
 from .data import Dataset
-from .recipe import Recipe, as_table
-from .train import Run, begin_stage, quantised, start
+from .noise import Noise
+from .quantizer import Quantizer
+from .recipe import FineTuning, Recipe, as_table, from_table
+from .train import STAGES, Run, begin_stage, quantised, start
 
 FORMAT = 1
 # The settings that the float stage depends on.
@@ -41,6 +45,7 @@ def save(run: Run, path: Path) -> None:
             "seconds": run.seconds,
         },
         "metrics": run.metrics,
+        "tuning": asdict(run.tuning) if run.tuning is not None else None,
         "generators": generators,
     }
     buffer = io.BytesIO()
@@ -63,15 +68,10 @@ def resume(
     state = read(path)
     if float_stage:
         _check_float_stage(state, recipe, path)
-    elif state["recipe"] != as_table(recipe):
+    elif state["recipe"] != as_table(recipe) or state.get("tuning"):
         raise DataError(
             f"{path}: the checkpoint is of another recipe",
             remedy="resume with the recipe that it was started with, or use another --out",
-        )
-    if len(state["generators"]) != processes.world_size():
-        raise DataError(
-            f"{path}: written by {len(state['generators'])} processes, "
-            f"read by {processes.world_size()}"
         )
     run = start(recipe, data, device)
     stage = state["position"]["stage"]
@@ -81,6 +81,72 @@ def resume(
         run = begin_stage(recipe, data, net, stage)
     else:
         run.net.load_state_dict(state["net"])
+    return _continued(run, state, path)
+
+
+def start_finetuning(source: Path, tuning: FineTuning, data: Dataset, device: torch.device) -> Run:
+    """The first step of ``tuning`` behind the finished run whose checkpoint is ``source``.
+
+    Raises DataError where ``source`` is no finished run of na-train.
+    """
+    net, recipe = finished(source, data, device)
+    noise = Noise(tuning.noise, recipe.quantiser.law, recipe.quantiser.probability)
+    for module in net.modules():
+        if isinstance(module, Quantizer):
+            module.noise = noise
+    return begin_stage(recipe, data, net, STAGES.index("finetuned"), tuning)
+
+
+def resume_finetuning(
+    source: Path, tuning: FineTuning, data: Dataset, device: torch.device, path: Path
+) -> Run:
+    """The fine-tuning saved at ``path``, ready for its next step.
+
+    Raises DataError where ``path`` is of another run or of other settings.
+    """
+    run, state = start_finetuning(source, tuning, data, device), read(path)
+    if state["recipe"] != as_table(run.recipe) or state.get("tuning") != asdict(tuning):
+        raise DataError(
+            f"{path}: the checkpoint is of another run or of other settings",
+            remedy="resume with what it was started with, or use another --out",
+        )
+    run.net.load_state_dict(state["net"])
+    return _continued(run, state, path)
+
+
+def recipe_of(source: Path) -> Recipe:
+    """The recipe of the run whose checkpoint is ``source``."""
+    return from_table(read(source)["recipe"], source)
+
+
+def finished(source: Path, data: Dataset, device: torch.device) -> tuple[nn.Module, Recipe]:
+    """The quantised network, with averaged weights if it has them, of a finished run.
+
+    Raises DataError where ``source`` is no finished run of na-train.
+    """
+    state, recipe = read(source), recipe_of(source)
+    position = (state["position"]["stage"], state["position"]["epoch"])
+    if state.get("tuning"):
+        raise DataError(f"{source}: is fine-tuned already", remedy="give the run it came from")
+    if position != (STAGES.index("quantised"), recipe.quantised.epochs):
+        raise DataError(f"{source}: not a finished run", remedy="finish it with --resume")
+    net = quantised(recipe, start(recipe, data, device).net).to(device)
+    if state["averaged"] is None:
+        net.load_state_dict(state["net"])
+        return net, recipe
+    prefix = "module."
+    averaged = {k[len(prefix) :]: v for k, v in state["averaged"].items() if k.startswith(prefix)}
+    net.load_state_dict(averaged)
+    return net, recipe
+
+
+def _continued(run: Run, state: dict[str, Any], path: Path) -> Run:
+    """``run``, which has the state's weights, with all that its next step depends on besides."""
+    if len(state["generators"]) != processes.world_size():
+        raise DataError(
+            f"{path}: written by {len(state['generators'])} processes, "
+            f"read by {processes.world_size()}"
+        )
     run.optimiser.load_state_dict(state["optimiser"])
     run.schedule.load_state_dict(state["schedule"])
     if run.averaged is not None:
@@ -88,7 +154,7 @@ def resume(
     for name, value in state["position"].items():
         setattr(run, name, value)
     run.metrics = state["metrics"]
-    _set_generator_state(state["generators"][processes.rank()], device)
+    _set_generator_state(state["generators"][processes.rank()], run.device)
     return run
 
 

@@ -1,4 +1,4 @@
-"""``na-train RECIPE --data PATH --out DIR``: arguments in, a trained and converted network out."""
+"""``na-train RECIPE`` and ``na-train finetune RUN_DIR``: arguments in, a converted network out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -16,13 +17,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from na_convert.arguments import DefaultCommandGroup, several_timesteps
 from na_convert.errors import NaConvertError, UsageError
 
 from . import checkpoint, processes
 from .data import Dataset, load
-from .recipe import Recipe, load_recipe
-from .report import write_metrics, write_results
-from .train import STAGES, Hooks, Interrupted, Run, accuracy, start, steps_per_epoch, train
+from .recipe import FineTuning, Recipe, load_recipe
+from .report import finetuned_from, write_metrics, write_results
+from .train import Hooks, Interrupted, Run, accuracy, start, steps_per_epoch, train
 
 CHECKPOINT = "checkpoint.pt"
 FLOAT_STAGE = "float.pt"
@@ -30,22 +32,44 @@ METRICS = "metrics.csv"
 INTERRUPTED = 130
 
 
+class _Commands(DefaultCommandGroup):
+    program = "na-train"
+    see_also = "na-train COMMAND --help"
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Out = Annotated[Path, typer.Option(help="folder for the results")]
+Data = Annotated[Path | None, typer.Option(help="the data set's file or folder")]
+Resume = Annotated[bool, typer.Option(help="continue from the checkpoint in --out")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto")]
+
+
 def main() -> None:
     """The console script; errors are one line on stderr."""
-    typer.run(na_train)
+    try:
+        app(prog_name="na-train")
+    except NaConvertError as error:  # no such command
+        _tell(error, Console(stderr=True))
+        raise SystemExit(error.exit_code) from None
 
 
+@app.command("train")
 def na_train(
     recipe: Annotated[Path, typer.Argument(help="a recipe, such as recipes/digits.toml")],
-    out: Annotated[Path, typer.Option(help="folder for the results")],
-    data: Annotated[Path | None, typer.Option(help="the data set's file or folder")] = None,
-    resume: Annotated[bool, typer.Option(help="continue from the checkpoint in --out")] = False,
+    out: Out,
+    data: Data = None,
+    resume: Resume = False,
     float_from: Annotated[
         Path | None, typer.Option(help="float.pt of another run, in place of a float stage")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="in place of the recipe's")] = None,
     noise: Annotated[float | None, typer.Option(help="in place of the recipe's")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train a low-bit network as RECIPE says, export it, and convert it to a spiking network.
 
@@ -54,20 +78,61 @@ def na_train(
     saves a checkpoint and leaves.
     """
     console = Console(stderr=True)
-    try:
+    with _errors_told(console, out):
         chosen = _with_overrides(load_recipe(recipe), seed, noise)
         where = _device(device)
         with processes.process_group(where):
-            _run(chosen, data, out, where, resume, float_from, console)
-    except Interrupted:
-        console.print(f"stopped; the state is in {out / CHECKPOINT}: continue with --resume")
-        raise typer.Exit(INTERRUPTED) from None
-    except NaConvertError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(error.exit_code) from None
+            _train(chosen, data, out, where, resume, float_from, console)
 
 
-def _run(
+@app.command()
+def finetune(
+    run_dir: Annotated[Path, typer.Argument(help="folder of a finished run of na-train")],
+    out: Out,
+    timesteps: Annotated[
+        str,
+        typer.Option(
+            "-T", "--timesteps", help="T, or several with commas: one is drawn for each batch"
+        ),
+    ] = "1,2,3,4",
+    epochs: Annotated[int, typer.Option(help="passes over the training images")] = 2,
+    rate: Annotated[float, typer.Option(help="peak learning rate")] = FineTuning.peak_rate,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            help="of the membranes' start, in thresholds, 0 by default; with --control of the "
+            "quantisers, in steps, by default as the run had it"
+        ),
+    ] = None,
+    control: Annotated[bool, typer.Option(help="the same without the spiking network")] = False,
+    data: Data = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """Train the network of RUN_DIR on, with the spiking network in the loop.
+
+    The integrate-and-fire neurons run in the forward pass, their mean output is each layer's value,
+    and the gradient goes through the mean currents. Writes what na-train writes, into --out.
+    """
+    console = Console(stderr=True)
+    with _errors_told(console, out):
+        source = run_dir / CHECKPOINT
+        if not source.is_file():
+            raise UsageError(
+                f"{run_dir}: holds no {CHECKPOINT}", remedy="give a folder of na-train"
+            )
+        recipe = checkpoint.recipe_of(source)
+        if noise is None:
+            noise = recipe.quantiser.noise if control else 0.0
+        steps = several_timesteps(timesteps)
+        tuning = FineTuning(steps, epochs, rate, noise, loop=not control)
+        _check_tuning(tuning, out, run_dir)
+        where = _device(device)
+        with processes.process_group(where):
+            _finetune(recipe, source, tuning, data, out, where, resume, console)
+
+
+def _train(
     recipe: Recipe,
     path: Path | None,
     out: Path,
@@ -76,32 +141,106 @@ def _run(
     float_from: Path | None,
     console: Console,
 ) -> None:
+    saved = _checkpoint_in(out, resume)
+    data = load(recipe.data, path)
+
+    def begin() -> Run:
+        if saved.exists():
+            return checkpoint.resume(recipe, data, device, saved)
+        if float_from is not None:
+            return checkpoint.resume(recipe, data, device, float_from, float_stage=True)
+        return start(recipe, data, device)
+
+    planned = {"float": recipe.float.epochs, "quantised": recipe.quantised.epochs}
+    run = _carried_out(begin, planned, data, out, console)
+    correct = accuracy(run.best, data, device)  # every process evaluates a part
+    if processes.is_first():
+        write_results(run, correct, data, out)
+
+
+def _finetune(
+    recipe: Recipe,
+    source: Path,
+    tuning: FineTuning,
+    path: Path | None,
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    console: Console,
+) -> None:
+    saved = _checkpoint_in(out, resume)
+    data = load(recipe.data, path)
+
+    def begin() -> Run:
+        if saved.exists():
+            return checkpoint.resume_finetuning(source, tuning, data, device, saved)
+        return checkpoint.start_finetuning(source, tuning, data, device)
+
+    run = _carried_out(begin, {"finetuned": tuning.epochs}, data, out, console)
+    correct = accuracy(run.best, data, device)
+    original, _ = checkpoint.finished(source, data, device)
+    before = accuracy(original, data, device)
+    if processes.is_first():
+        write_results(run, correct, data, out, finetuned_from(source, before))
+
+
+def _checkpoint_in(out: Path, resume: bool) -> Path:
     saved = out / CHECKPOINT
     if saved.exists() and not resume:
         raise UsageError(
             f"{saved} holds a run already", remedy="add --resume, or choose another --out"
         )
-    data = load(recipe.data, path)
+    return saved
+
+
+def _carried_out(
+    begin: Callable[[], Run],
+    planned: dict[str, int],
+    data: Dataset,
+    out: Path,
+    console: Console,
+) -> Run:
+    """The run that ``begin`` gives, at the end of the ``planned`` epochs of each stage."""
     out.mkdir(parents=True, exist_ok=True)
-    with _stop_on_sigint() as stop, _display(recipe, data, console) as show:
-        if saved.exists():
-            run = checkpoint.resume(recipe, data, device, saved)
-        elif float_from is not None:
-            run = checkpoint.resume(recipe, data, device, float_from, float_stage=True)
-        else:
-            run = start(recipe, data, device)
+    with _stop_on_sigint() as stop, _display(planned, data, console) as show:
 
         def save(state: Run) -> None:
-            checkpoint.save(state, saved)
-            if state.stage == 0 and state.epoch == recipe.float.epochs:
+            checkpoint.save(state, out / CHECKPOINT)
+            if state.stage_name == "float" and state.epoch == planned["float"]:
                 checkpoint.save(state, out / FLOAT_STAGE)
             if processes.is_first():
                 write_metrics(state.metrics, out / METRICS)
 
-        run = train(run, data, Hooks(show, save, stop))
-    correct = accuracy(run.best, data, device)  # every process evaluates a part
-    if processes.is_first():
-        write_results(run, correct, data, out)
+        return train(begin(), data, Hooks(show, save, stop))
+
+
+@contextmanager
+def _errors_told(console: Console, out: Path) -> Iterator[None]:
+    """Errors are one line, and set the exit code."""
+    try:
+        yield
+    except Interrupted:
+        console.print(f"stopped; the state is in {out / CHECKPOINT}: continue with --resume")
+        raise typer.Exit(INTERRUPTED) from None
+    except NaConvertError as error:
+        _tell(error, console)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _tell(error: NaConvertError, console: Console) -> None:
+    console.print(f"error: {error}", style="red", markup=False, highlight=False)
+
+
+def _check_tuning(tuning: FineTuning, out: Path, run_dir: Path) -> None:
+    rules = (
+        (tuning.epochs >= 1, f"--epochs {tuning.epochs}: at least one is needed"),
+        (tuning.peak_rate > 0, f"--rate {tuning.peak_rate:g}: a number above 0 is needed"),
+        (tuning.noise >= 0, f"--noise {tuning.noise:g}: 0 or more is needed"),
+        (out.resolve() != run_dir.resolve(), f"--out {out}: is the run itself, choose another"),
+    )
+    for holds, complaint in rules:
+        if not holds:
+            raise UsageError(complaint)
 
 
 def _with_overrides(recipe: Recipe, seed: int | None, noise: float | None) -> Recipe:
@@ -142,10 +281,14 @@ def _stop_on_sigint() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _display(recipe: Recipe, data: Dataset, console: Console) -> Iterator[Callable[[Run], None]]:
-    """A bar over all steps with the time left, and a line for each epoch."""
-    per_epoch = steps_per_epoch(recipe, data)
-    epochs = [getattr(recipe, stage).epochs for stage in STAGES]
+def _display(
+    planned: dict[str, int], data: Dataset, console: Console
+) -> Iterator[Callable[[Run], None]]:
+    """A bar over all steps with the time left, and a line for each epoch.
+
+    ``planned`` has the number of epochs of each stage.
+    """
+    before = dict(zip(planned, accumulate(planned.values(), initial=0), strict=False))
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -159,18 +302,24 @@ def _display(recipe: Recipe, data: Dataset, console: Console) -> Iterator[Callab
 
     def show(run: Run) -> None:
         nonlocal shown
-        done = (sum(epochs[: run.stage]) + run.epoch) * per_epoch + run.step
-        bar.update(task, completed=done, description=f"{STAGES[run.stage]} epoch {run.epoch + 1}")
+        per_epoch, stage = steps_per_epoch(run.recipe, data), run.stage_name
+        done = (before[stage] + run.epoch) * per_epoch + run.step
+        bar.update(
+            task,
+            completed=done,
+            total=sum(planned.values()) * per_epoch,
+            description=f"{stage} epoch {run.epoch + 1}",
+        )
         if run.step == 0 and len(run.metrics) > shown and processes.is_first():
             shown = len(run.metrics)
             last = run.metrics[-1]
             console.print(
-                f"{last['stage']:9} epoch {last['epoch']:3}/{epochs[run.stage]}  "
+                f"{last['stage']:9} epoch {last['epoch']:3}/{planned[stage]}  "
                 f"loss {last['loss']:.4f}  test accuracy {last['test_accuracy']:.4f}  "
                 f"{last['seconds']:.0f} s",
                 highlight=False,
             )
 
     with bar:
-        task = bar.add_task("starting", total=sum(epochs) * per_epoch)
+        task = bar.add_task("starting", total=None)
         yield show

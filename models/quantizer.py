@@ -11,7 +11,7 @@ activation that is one level off, which is what spikes do to it after conversion
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -53,14 +53,22 @@ class Quantizer(nn.Module):
         self.noise = noise_of(noise)
         self.per_channel = per_channel
         self.step = nn.Parameter(torch.tensor(float(step)))
-        self._initialising = False
+        self._instead: Callable[[Quantizer, Tensor], Tensor] | None = None
 
     def forward(self, v: Tensor) -> Tensor:
-        if self._initialising:
-            self.step = nn.Parameter(best_step(v, self.levels, self.per_channel))
+        if self._instead is not None:
+            return self._instead(self, v)
         if not self.training:
-            return torch.clamp(torch.floor(v / self.step + 0.5), 0, self.levels) * self.step
+            return self.level(v) * self.step
         return _Staircase.apply(v, self.step, 0, self.levels, self.noise)
+
+    def level(self, v: Tensor) -> Tensor:
+        """The stair that each element of ``v`` stands on, 0 to ``levels``, without noise."""
+        return torch.clamp(torch.floor(v / self.step + 0.5), 0, self.levels)
+
+    def with_value(self, v: Tensor, value: Tensor) -> Tensor:
+        """``value`` going forward; going backward the gradient of the staircase at ``v``."""
+        return _Given.apply(v, self.step, self.levels, value)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, noise={self.noise}, per_channel={self.per_channel}"
@@ -106,14 +114,36 @@ class _Staircase(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        v, step, level = ctx.saved_tensors
-        step_here = step.to(v.dtype)
-        grad_v = _within(grad, v, step_here * ctx.lowest, step_here * ctx.highest)
-        by_element = (grad * level).addcdiv_(grad_v * v, step_here, value=-1)
-        samples = v.shape[0] if ctx.lowest == 0 else 1  # a weight's first axis is not the batch
-        elements = v.numel() // samples // step.numel()
-        grad_step = by_element.float().sum_to_size(step.shape) * (ctx.highest * elements) ** -0.5
-        return grad_v, grad_step, None, None, None
+        return *_straight_through(grad, *ctx.saved_tensors, ctx.lowest, ctx.highest), *[None] * 3
+
+
+class _Given(torch.autograd.Function):
+    """A value from elsewhere in place of the staircase's, with the staircase's gradient."""
+
+    @staticmethod
+    def forward(ctx, v, step, highest, value):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(v, step, value)
+        ctx.highest = highest
+        return value.to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        v, step, value = ctx.saved_tensors
+        level = (value / step.detach()).to(v.dtype)
+        return *_straight_through(grad, v, step, level, 0, ctx.highest), None, None
+
+
+def _straight_through(
+    grad: Tensor, v: Tensor, step: Tensor, level: Tensor, lowest: int, highest: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``v`` and ``step`` where the output was ``level * step``."""
+    step_here = step.to(v.dtype)
+    grad_v = _within(grad, v, step_here * lowest, step_here * highest)
+    by_element = (grad * level).addcdiv_(grad_v * v, step_here, value=-1)
+    samples = v.shape[0] if lowest == 0 else 1  # a weight's first axis is not the batch
+    elements = v.numel() // samples // step.numel()
+    grad_step = by_element.float().sum_to_size(step.shape) * (highest * elements) ** -0.5
+    return grad_v, grad_step
 
 
 def _within(grad: Tensor, v: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -160,9 +190,27 @@ def initialise_steps(module: nn.Module, images: Tensor) -> None:
     Each layer sees inputs that the layers before it have already quantised. Make the optimiser
     afterwards: the steps are new parameters.
     """
+
+    def initialise(quantizer: Quantizer, v: Tensor) -> Tensor:
+        quantizer.step = nn.Parameter(best_step(v, quantizer.levels, quantizer.per_channel))
+        return quantizer.level(v) * quantizer.step
+
     module.eval()
-    with _initialising(module), torch.no_grad():
+    with instead(module, initialise), torch.no_grad():
         module(images)
+
+
+@contextmanager
+def instead(module: nn.Module, function: Callable[[Quantizer, Tensor], Tensor]) -> Iterator[None]:
+    """Within it every quantiser of ``module`` is computed by ``function(quantizer, v)``."""
+    quantizers = [m for m in module.modules() if isinstance(m, Quantizer)]
+    for quantizer in quantizers:
+        quantizer._instead = function
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer._instead = None
 
 
 def quantize(
@@ -203,15 +251,3 @@ def _quantize_weights(module: nn.Module, bits: int) -> None:
         outer = layer is layers[0] or layer is layers[-1]
         quantizer = WeightQuantizer(layer.weight, max(bits, 8) if outer else bits)
         parametrize.register_parametrization(layer, "weight", quantizer)
-
-
-@contextmanager
-def _initialising(module: nn.Module) -> Iterator[None]:
-    quantizers = [m for m in module.modules() if isinstance(m, Quantizer)]
-    for quantizer in quantizers:
-        quantizer._initialising = True
-    try:
-        yield
-    finally:
-        for quantizer in quantizers:
-            quantizer._initialising = False

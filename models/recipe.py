@@ -82,6 +82,30 @@ class Training:
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """Epochs behind a finished run, with the spiking network in the loop (see `spiking`).
+
+    Attributes:
+        timesteps: one T is drawn from them for each batch.
+        peak_rate: learning rate, in the recipe's schedule.
+        noise: amplitude; of the neurons' initial membrane in thresholds, or of a control's
+            quantisers in steps.
+        clip: largest norm of the gradient.
+        teacher: share of the loss that is KL(the run's own network || this one); the rest is the
+            cross-entropy of the labels.
+        loop: False for the control: the same without the loop.
+    """
+
+    timesteps: tuple[int, ...] = (1, 2, 3, 4)
+    epochs: int = 2
+    peak_rate: float = 0.05
+    noise: float = 0.0
+    clip: float = 1.0
+    teacher: float = 0.7
+    loop: bool = True
+
+
+@dataclass(frozen=True)
 class Report:
     """The SNN is measured on the first ``images`` test images, for all of ``timesteps``."""
 
@@ -110,6 +134,11 @@ def load_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: not a readable recipe ({error})") from error
+    return from_table(table, path)
+
+
+def from_table(table: dict[str, Any], path: Path) -> Recipe:
+    """The recipe in ``table``, which was read from ``path``; raises UsageError as `load_recipe`."""
     recipe: Recipe = _from_table(Recipe, table, str(path))
     _check(recipe, path)
     return recipe
@@ -147,7 +176,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             raise UsageError(f"{where}: a table is needed")
         return _from_table(kind, value, where)
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list):
+        if not isinstance(value, (list, tuple)):
             raise UsageError(f"{where}: a list is needed")
         return tuple(_value(typing.get_args(kind)[0], v, where) for v in value)
     if kind is float and type(value) is int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from dataclasses import asdict
@@ -37,8 +38,21 @@ def write_metrics(metrics: list[Metrics], path: Path) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def write_results(run: Run, ann_accuracy: float, data: Dataset, out: Path) -> dict[str, Any]:
+def finetuned_from(checkpoint: Path, ann_accuracy: float) -> dict[str, Any]:
+    """For the report: the run that was fine-tuned, and its quantised network's accuracy."""
+    return {
+        "run": checkpoint.resolve().parent.name,
+        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "ann_accuracy": ann_accuracy,
+    }
+
+
+def write_results(
+    run: Run, ann_accuracy: float, data: Dataset, out: Path, source: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Write ``model.onnx``, ``model.snn.onnx`` and ``report.json`` into ``out``; print the table.
+
+    ``source``: what `finetuned_from` gives, of a run that was fine-tuned.
 
     The conversion is verified on test images. Raises what `na_convert.convert` raises.
     """
@@ -58,6 +72,8 @@ def write_results(run: Run, ann_accuracy: float, data: Dataset, out: Path) -> di
         "layers": [asdict(layer) for layer in converted.equivalence.layers],  # type: ignore[union-attr]
         "training_seconds": round(run.seconds, 1),
     }
+    if run.tuning is not None:
+        report["finetuning"] = {"from": source, **asdict(run.tuning)}
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     Console().print(_table(report))
     return report

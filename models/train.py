@@ -6,11 +6,13 @@ What a step does depends on the checkpoint's state alone: images and augmentatio
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -22,9 +24,10 @@ from .data import Augmentation, Images, normalise, seeds
 from .data import Dataset as ImageDataset
 from .noise import Noise
 from .quantizer import initialise_steps, quantize
-from .recipe import Recipe
+from .recipe import FineTuning, Recipe, Stage
+from .spiking import in_loop
 
-STAGES = ("float", "quantised")
+STAGES = ("float", "quantised", "finetuned")  # the last one is a run of its own
 
 Metrics = dict[str, str | int | float]
 
@@ -49,6 +52,17 @@ class Run:
     loss: float = 0.0
     seconds: float = 0.0
     metrics: list[Metrics] = field(default_factory=list)
+    tuning: FineTuning | None = None
+    teacher: nn.Module | None = None
+
+    @property
+    def stage_name(self) -> str:
+        return STAGES[self.stage]
+
+    @property
+    def plan(self) -> Stage:
+        """Epochs and rate of the stage."""
+        return _plan(self.recipe, self.stage, self.tuning)
 
     @property
     def best(self) -> nn.Module:
@@ -83,12 +97,21 @@ def start(recipe: Recipe, data: ImageDataset, device: torch.device) -> Run:
     return begin_stage(recipe, data, net.to(device), 0)
 
 
-def begin_stage(recipe: Recipe, data: ImageDataset, net: nn.Module, stage: int) -> Run:
-    """A run at the first step of ``stage``, with an optimiser and a schedule of its own."""
+def begin_stage(
+    recipe: Recipe,
+    data: ImageDataset,
+    net: nn.Module,
+    stage: int,
+    tuning: FineTuning | None = None,
+) -> Run:
+    """A run at the first step of ``stage``, with an optimiser and a schedule of its own.
+
+    ``tuning`` is what the stage "finetuned" needs; ``net`` as it is becomes its teacher.
+    """
     where = next(net.parameters()).device
     if recipe.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
-    plan = getattr(recipe, STAGES[stage])
+    plan = _plan(recipe, stage, tuning)
     optimiser = torch.optim.SGD(
         _parameter_groups(net, recipe.training.weight_decay),
         lr=plan.peak_rate,
@@ -105,7 +128,10 @@ def begin_stage(recipe: Recipe, data: ImageDataset, net: nn.Module, stage: int) 
     if recipe.training.ema:
         average = get_ema_multi_avg_fn(recipe.training.ema)
         averaged = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-    return Run(recipe, net, where, optimiser, schedule, averaged, stage)
+    teacher = copy.deepcopy(net).eval() if tuning is not None and tuning.teacher else None
+    return Run(
+        recipe, net, where, optimiser, schedule, averaged, stage, tuning=tuning, teacher=teacher
+    )
 
 
 def quantised(recipe: Recipe, net: nn.Module) -> nn.Module:
@@ -116,17 +142,27 @@ def quantised(recipe: Recipe, net: nn.Module) -> nn.Module:
 
 
 def train(run: Run, data: ImageDataset, hooks: Hooks) -> Run:
-    """Train ``run`` to the end of the recipe. Raises Interrupted where ``hooks.stop`` said so."""
-    while True:
-        _train_stage(run, data, hooks)
-        if run.stage + 1 == len(STAGES):
-            return run
+    """Train ``run`` to the end of its recipe, or of its fine-tuning.
+
+    Raises Interrupted where ``hooks.stop`` said so.
+    """
+    _train_stage(run, data, hooks)
+    if run.stage_name == "float":
         run = _quantised_run(run, data)
+        _train_stage(run, data, hooks)
+    return run
 
 
 def steps_per_epoch(recipe: Recipe, data: ImageDataset) -> int:
     """The last, smaller batch of an epoch is left out."""
     return len(data.training) // recipe.training.batch
+
+
+def _plan(recipe: Recipe, stage: int, tuning: FineTuning | None) -> Stage:
+    if tuning is not None:
+        return Stage(tuning.epochs, tuning.peak_rate)
+    plan: Stage = getattr(recipe, STAGES[stage])
+    return plan
 
 
 def _quantised_run(run: Run, data: ImageDataset) -> Run:
@@ -142,17 +178,16 @@ def _quantised_run(run: Run, data: ImageDataset) -> Run:
 
 
 def _train_stage(run: Run, data: ImageDataset, hooks: Hooks) -> None:
-    plan = getattr(run.recipe, STAGES[run.stage])
     # Where several processes share one seed, each draws noise of its own.
     if run.epoch == run.step == 0:
         torch.manual_seed(next(seeds(run.recipe.seed, run.stage, processes.rank())))
     net = processes.wrapped(run.net, run.device)
-    while run.epoch < plan.epochs:
+    while run.epoch < run.plan.epochs:
         _train_epoch(run, net, data, hooks)
         correct = accuracy(run.best, data, run.device)
         run.metrics.append(
             {
-                "stage": STAGES[run.stage],
+                "stage": run.stage_name,
                 "epoch": run.epoch + 1,
                 "loss": run.loss / steps_per_epoch(run.recipe, data),
                 "test_accuracy": correct,
@@ -166,20 +201,23 @@ def _train_stage(run: Run, data: ImageDataset, hooks: Hooks) -> None:
 
 def _train_epoch(run: Run, net: nn.Module, data: ImageDataset, hooks: Hooks) -> None:
     training = run.recipe.training
-    loss_of = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
     began = saved = time.monotonic()
+    clip = run.tuning.clip if run.tuning else training.clip
     net.train()
+    if run.tuning:
+        _freeze_norms(net)
     for images, labels in _batches(run, data):
         inputs = normalise(images.to(run.device), data.mean, data.std)
         with torch.autocast(
             run.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"
         ):
-            logits = net(inputs)
-        loss = loss_of(logits.float(), labels.to(run.device))
+            logits = _outputs(run, net, inputs)
+            taught = _taught(run, inputs)
+        loss = _loss(run, logits.float(), labels.to(run.device), taught)
         run.optimiser.zero_grad()
         loss.backward()
-        if training.clip:
-            nn.utils.clip_grad_norm_(run.net.parameters(), training.clip)
+        if clip:
+            nn.utils.clip_grad_norm_(run.net.parameters(), clip)
         run.optimiser.step()
         run.schedule.step()
         if run.averaged is not None:
@@ -197,6 +235,38 @@ def _train_epoch(run: Run, net: nn.Module, data: ImageDataset, hooks: Hooks) -> 
         if processes.world_size() == 1 and now - saved > 60 * training.checkpoint_minutes:
             hooks.save(run)
             saved = now
+
+
+def _outputs(run: Run, net: nn.Module, inputs: Tensor) -> Tensor:
+    """What the loss is computed from: the network's outputs, or the spiking network's."""
+    if run.tuning is None or not run.tuning.loop:
+        return net(inputs)
+    choices = run.tuning.timesteps
+    drawn = next(seeds(run.recipe.seed, run.stage, run.epoch, run.step + 1))
+    return in_loop(run.net, inputs, choices[drawn % len(choices)], net)
+
+
+@torch.no_grad()
+def _taught(run: Run, inputs: Tensor) -> Tensor | None:
+    return None if run.teacher is None else run.teacher(inputs).float()
+
+
+def _loss(run: Run, logits: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
+    smoothing = run.recipe.training.label_smoothing
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if taught is None or run.tuning is None:
+        return loss
+    divergence = F.kl_div(
+        logits.log_softmax(1), taught.log_softmax(1), log_target=True, reduction="batchmean"
+    )
+    return (1 - run.tuning.teacher) * loss + run.tuning.teacher * divergence
+
+
+def _freeze_norms(net: nn.Module) -> None:
+    """BatchNorm with the statistics that it has, as in the network that will be converted."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):

@@ -13,25 +13,27 @@ from typer.core import TyperGroup
 
 from .errors import UsageError
 
-DEFAULT_COMMAND = "convert"
-
 
 class DefaultCommandGroup(TyperGroup):
-    """A group in which a bare path means ``convert`` and options may come before the command."""
+    """A group in which a bare path means its first command; options may come before the command."""
+
+    program = "na-convert"
+    see_also = "na-convert COMMAND --help, na-convert --version"
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        return super().parse_args(ctx, with_command(args, list(self.commands), self._takes_value()))
+        meant = with_command(args, list(self.commands), self._takes_value(), self.program)
+        return super().parse_args(ctx, meant)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """The help of ``convert``, since that is what the bare command does, then the others."""
-        convert = self.commands[DEFAULT_COMMAND]
+        """The help of the default, since that is what the bare command does, then the others."""
+        default = next(iter(self.commands.values()))
         inner = typer.Context(
-            convert, info_name=ctx.info_name, help_option_names=ctx.help_option_names
+            default, info_name=ctx.info_name, help_option_names=ctx.help_option_names
         )
-        convert.format_help(inner, formatter)
+        default.format_help(inner, formatter)
         self.format_commands(ctx, formatter)
         formatter.write_paragraph()
-        formatter.write_text("See also: na-convert COMMAND --help, na-convert --version")
+        formatter.write_text(f"See also: {self.see_also}")
 
     def _takes_value(self) -> dict[str, bool]:
         """Every option of every command, and whether a value follows it."""
@@ -45,24 +47,27 @@ class DefaultCommandGroup(TyperGroup):
 
 
 def with_command(
-    args: Sequence[str], commands: Sequence[str], takes_value: Mapping[str, bool]
+    args: Sequence[str],
+    commands: Sequence[str],
+    takes_value: Mapping[str, bool],
+    program: str = "na-convert",
 ) -> list[str]:
-    """``args`` with the command in front: the one named in them, or ``convert``.
+    """``args`` with the command in front: the one named in them, or the first of ``commands``.
 
     Raises UsageError where the first word is neither a command nor anything like a file.
     """
     at = first_positional(args, takes_value)
     if at is None:
         of_group = any(arg in ("--help", "-h", "--version") for arg in args)
-        return list(args) if of_group else [DEFAULT_COMMAND, *args]
+        return list(args) if of_group else [commands[0], *args]
     word = args[at]
     if word in commands:
         return [word, *args[:at], *args[at + 1 :]]
     path = Path(word)
     if path.exists() or path.suffix or len(path.parts) > 1:
-        return [DEFAULT_COMMAND, *args]
+        return [commands[0], *args]
     similar = get_close_matches(word, commands, n=1)
-    remedy = f"did you mean `na-convert {similar[0]}`?" if similar else "see na-convert --help"
+    remedy = f"did you mean `{program} {similar[0]}`?" if similar else f"see {program} --help"
     raise UsageError(f"{word}: no such command, and no such file", remedy=remedy)
 
 
