@@ -15,6 +15,7 @@ from .cells import flat, number, percent, plain_table, range_of, shorten, value_
 from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import (
+    BiasCalibration,
     Figure,
     LayerResult,
     Neuron,
@@ -46,6 +47,8 @@ def _tables(result: Result, verbose: bool) -> Iterator[Table]:
         yield _layers(result.neurons, found.layers if found else ())
     if result.refused:
         yield refusals(result.refused)
+    if result.bias_calibration is not None:
+        yield _bias_calibration(result.bias_calibration)
     if verbose and result.passes:
         yield _passes(result.passes)
     if found is not None and found.figures:
@@ -168,6 +171,34 @@ def _layers(neurons: Sequence[Neuron], measured: Sequence[LayerResult]) -> Table
         if measured:
             row += [Text(cell) for cell in _measured(by_name.get(neuron.name))]
         table.add_row(*row)
+    return table
+
+
+def _bias_calibration(found: BiasCalibration) -> Table:
+    """The network without shifts and with those of each trial, on the held-out samples."""
+    table = plain_table(
+        f"Bias calibration at T = {found.timesteps}: {found.samples} samples, "
+        f"{found.held_out} others decide"
+    )
+    table.expand = False
+    table.add_column("", no_wrap=True)
+    for name in ("agreement", "logit RMSE", "mean |shift|", "largest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    plain = ("none", percent(found.plain.agreement), number(found.plain.logit_rmse), "", "")
+    table.add_row(
+        "none", percent(found.plain.agreement), number(found.plain.logit_rmse), "", "", plain
+    )
+    for trial in found.trials:
+        sizes = [layer.mean_abs for layer in trial.layers if layer.largest]
+        table.add_row(
+            f"mean {trial.match}",
+            percent(trial.held_out.agreement),
+            number(trial.held_out.logit_rmse),
+            range_of(sizes),
+            number(max(layer.largest for layer in trial.layers)),
+            "kept" if trial.match == found.kept else "",
+        )
     return table
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import __version__
 from .errors import NaConvertError, NotConvertible
-from .results import Equivalence, Neuron, PassReport, Result, SimulationResult
+from .results import (
+    BiasCalibration,
+    Equivalence,
+    Neuron,
+    PassReport,
+    Result,
+    SimulationResult,
+    TimestepResult,
+)
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -38,11 +46,13 @@ def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
         "passes": [_pass_json(report) for report in result.passes],
         "equivalence": result.equivalence and _equivalence_json(result.equivalence),
         "output": result.output and _only(asdict(result.output), "path", "bytes", "sha256"),
+        "bias_calibration": result.bias_calibration and _bias_json(result.bias_calibration),
         "passed": result.passed,
         "exactness": result.exactness and asdict(result.exactness),
     }
     if command == "inspect":
-        del entries["equivalence"], entries["output"], entries["exactness"]
+        for name in ("equivalence", "output", "exactness", "bias_calibration"):
+            del entries[name]
     if command == "check":
         entries = _only(entries, "tool", "equivalence", "passed")
     finite: dict[str, Any] = _finite(entries)
@@ -78,7 +88,9 @@ def simulation_json(result: SimulationResult) -> dict[str, Any]:
 
 def _neuron_json(neuron: Neuron) -> dict[str, Any]:
     names = "name root kind threshold amplitude input_step output_step levels lowest_level phase"
-    return _only(asdict(neuron), *names.split(), "tie_rule", "constant_input", "shape")
+    return _only(
+        asdict(neuron), *names.split(), "tie_rule", "constant_input", "shape", "bias_shift"
+    )
 
 
 def _pass_json(report: PassReport) -> dict[str, Any]:
@@ -87,9 +99,20 @@ def _pass_json(report: PassReport) -> dict[str, Any]:
 
 def _equivalence_json(found: Equivalence) -> dict[str, Any]:
     entries = asdict(found)
-    for entry, row in zip(entries["by_timestep"], found.by_timestep, strict=True):
-        entry["drop"] = row.drop
+    entries["by_timestep"] = [_timestep_json(row) for row in found.by_timestep]
     return entries
+
+
+def _bias_json(found: BiasCalibration) -> dict[str, Any]:
+    entries = asdict(found)
+    entries["plain"] = _timestep_json(found.plain)
+    for entry, trial in zip(entries["trials"], found.trials, strict=True):
+        entry["held_out"] = _timestep_json(trial.held_out)
+    return entries
+
+
+def _timestep_json(row: TimestepResult) -> dict[str, Any]:
+    return {**asdict(row), "drop": row.drop}
 
 
 def _only(entries: dict[str, Any], *names: str) -> dict[str, Any]:

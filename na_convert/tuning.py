@@ -145,13 +145,15 @@ def _calibrated(
 
 def _sentence(found: BiasCalibration) -> str:
     """What calibration did, in one line."""
-    moved = [layer.mean_abs for layer in found.layers if layer.largest]
-    outcome = "kept" if found.kept else "NOT kept: without it the network is nearer to the ANN"
+    trial = found.trial
+    start = f"biases calibrated at T = {found.timesteps} on {found.samples} samples"
+    if trial is None:
+        return f"{start}, and not kept: on {found.held_out} others the network is nearer without"
+    moved = [layer.mean_abs for layer in trial.layers if layer.largest]
     return (
-        f"biases calibrated at T = {found.timesteps} on {found.samples} samples, {outcome}; on "
-        f"{found.held_out} others agreement {_percent(found.plain.agreement)} -> "
-        f"{_percent(found.calibrated.agreement)}, logit RMSE {found.plain.logit_rmse:.3g} -> "
-        f"{found.calibrated.logit_rmse:.3g}; mean |shift| by layer "
+        f"{start}, matching each layer's mean {trial.match}; on {found.held_out} others agreement "
+        f"{_percent(found.plain.agreement)} -> {_percent(trial.held_out.agreement)}, logit RMSE "
+        f"{found.plain.logit_rmse:.3g} -> {trial.held_out.logit_rmse:.3g}; mean |shift| by layer "
         f"{min(moved, default=0):.3f} to {max(moved, default=0):.3f} thresholds"
     )
 
