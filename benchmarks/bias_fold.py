@@ -3,10 +3,10 @@
     python benchmarks/bias_fold.py MODEL [--cifar10 PATH] [--count 512] [--test 2000] [-T 1,2,3,4,8]
 
 Without PATH the 600 images of the example are halved: calibrated on 300, measured on the others.
-With PATH, CIFAR-10 in one of the layouts that `na_convert.models.data` reads (extra `train`), biases
-are calibrated on COUNT training images and measured on TEST test images. A quarter of the former is
-held out by the calibration itself. Prints a row for each T and way: none, the mean current, the mean
-output, and the one that `--calibrate-bias` keeps (*).
+With PATH, CIFAR-10 in one of the layouts that `na_convert.models.data` reads (extra `train`),
+biases are calibrated on COUNT training images and measured on TEST test images. A quarter of the
+former is held out by the calibration itself. Prints a row for each T and way: none, the mean
+current, the mean output; * marks the one that `--calibrate-bias` keeps.
 """
 
 from __future__ import annotations
