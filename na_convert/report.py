@@ -185,10 +185,8 @@ def _bias_calibration(found: BiasCalibration) -> Table:
     for name in ("agreement", "logit RMSE", "mean |shift|", "largest"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    plain = ("none", percent(found.plain.agreement), number(found.plain.logit_rmse), "", "")
-    table.add_row(
-        "none", percent(found.plain.agreement), number(found.plain.logit_rmse), "", "", plain
-    )
+    figures = (percent(found.plain.agreement), number(found.plain.logit_rmse))
+    table.add_row("none", *figures, "", "", "" if found.kept else "kept")
     for trial in found.trials:
         sizes = [layer.mean_abs for layer in trial.layers if layer.largest]
         table.add_row(

@@ -92,6 +92,7 @@ def _steady(summary: str) -> list[str]:
         "CONTRIBUTING.md",
         "docs/cli.md",
         "docs/architecture.md",
+        "docs/calibration.md",
         "docs/ci.md",
         "docs/data.md",
         "docs/verification.md",

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from na_convert import cells, report, result_json
 from na_convert.errors import CheckFailed, NaConvertError, NotConvertible
-from na_convert.results import Figure, Result
+from na_convert.results import BiasCalibration, BiasTrial, Figure, LayerShift, Result
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs/result.schema.json").read_text())
 
@@ -159,3 +160,24 @@ def test_refusals_are_one_table_with_names_as_they_are(refused: Result) -> None:
 def test_long_names_keep_their_end() -> None:
     assert cells.shorten("a" * 50 + "end", 10) == "…aaaaaaend"
     assert cells.shorten("short", 10) == "short"
+
+
+def test_a_calibration_is_shown_and_fits_the_schema(result: Result) -> None:
+    assert result.equivalence is not None
+    row = result.equivalence.by_timestep[-1]
+    trials = tuple(
+        BiasTrial(match, row, (LayerShift("act1", 0.0, 0.0), LayerShift("act2", size, 2 * size)))
+        for match, size in (("current", 0.125), ("output", 0.25))
+    )
+    found = BiasCalibration(3, 30, 10, row, trials, "output")
+    calibrated = replace(result, bias_calibration=found)
+    text = printed(calibrated)
+    assert "Bias calibration at T = 3: 30 samples, 10 others decide" in text
+    assert re.search(r"mean current +88.4 % +\S+ +0.125 +0.25 *\n", text)
+    assert re.search(r"mean output +88.4 % +\S+ +0.25 +0.5 +kept", text)
+    entries = result_json.to_json(calibrated)
+    validate(entries, "convert")
+    assert entries["bias_calibration"]["kept"] == "output"
+    assert "bias_calibration" not in result_json.to_json(calibrated, "inspect")
+    dropped = printed(replace(result, bias_calibration=replace(found, kept=None)))
+    assert re.search(r"none +88.4 % +\S+ +kept", dropped)
