@@ -80,7 +80,8 @@ def convert(
         percentile: of a ReLU's outputs, which becomes its threshold; 100 is the maximum.
         per_channel: measure a threshold per channel instead of per layer.
         readout_from: name of a node; everything behind it stays analog, on the time-mean.
-        form: of the file: "folded" (any T in one run) or "step" (one time step per call).
+        form: of the file: "folded" (any T in one run), "unrolled" (fixed T, the fastest in float
+            if exact) or "step" (one time step per call).
         exact: round weights to grids of powers of two, so that every engine computes the same
             counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
         calibrate_bias: a few hundred samples, on which each layer's biases are shifted so that its

@@ -128,7 +128,7 @@ def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
 
 # --- words ----------------------------------------------------------------------------------------
 
-FORMS = ("folded", "step")  # the keys of `forms.FORMS`, known without loading onnx
+FORMS = ("folded", "unrolled", "step")  # the keys of `forms.FORMS`, known without loading onnx
 
 
 def one_of(value: str, option: str, choices: Sequence[str]) -> str:

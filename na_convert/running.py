@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,8 +11,10 @@ import onnx
 from numpy.typing import NDArray
 
 from . import neurons
+from .cut import Runner as CutRunner
+from .cut import cut_model
 from .errors import ModelError, UsageError
-from .forms import folded, form_of, step
+from .forms import folded, form_of, step, unrolled
 from .runtime import Backend, session
 from .simulation import Engine, Simulation, folded_runner
 
@@ -42,8 +44,91 @@ def file_runner(
         threads: of onnxruntime; 0 leaves the choice to it.
         backend: makes the sessions instead of onnxruntime's defaults (`runtime`).
     """
-    runner = step_runner if form_name(model) == step.FORM else folded_runner
+    runners = {step.FORM: step_runner, unrolled.FORM: unrolled_runner}
+    runner = runners.get(form_name(model), folded_runner)
     return runner(model, record, threads, backend)
+
+
+def unrolled_runner(
+    model: onnx.ModelProto,
+    record: Sequence[str] = (),
+    threads: int = 0,
+    backend: Backend | None = None,
+) -> Runner:
+    """An unrolled file, for as many steps as it has at most; ``record``: neuron layers to keep."""
+    network = unrolled.network_of(model)
+    ours = [n for n in network.graph.node if n.domain == neurons.DOMAIN]
+    layers = {n.name: (n.input[0], n.output[0]) for n in ours if n.op_type in neurons.NEURON_OPS}
+    unknown = [name for name in record if name not in layers]
+    if unknown:
+        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
+    made = {t for node in model.graph.node for t in node.output}
+    decoded = {n.output[0]: n.input[0] for n in ours if n.op_type == "Decode"}
+    names = [o.name for o in model.graph.output]
+    longest = max(
+        int(t.rsplit("/", 1)[1]) for x in decoded.values() for t in made if t.rsplit("/", 1)[0] == x
+    )
+    rest = [n for n in names if n not in decoded]
+    readout = cut_model(model, list(decoded), rest, threads, backend=backend)
+    spiking: dict[int, CutRunner] = {}
+
+    def run(feeds: Feeds, timesteps: int) -> Simulation:
+        if timesteps > longest:
+            raise UsageError(
+                f"T = {timesteps}: this unrolled file has {longest} time steps",
+                remedy="ask for no more, or convert with --form folded",
+            )
+        steps = range(1, timesteps + 1)
+        wanted = [f"{x}/{t}" for x in decoded.values() for t in steps]
+        for name in record:
+            wanted += _recorded_tensors(name, layers[name], steps, made)
+        if timesteps not in spiking:
+            tensors = list(dict.fromkeys(wanted))
+            spiking[timesteps] = cut_model(model, (), tensors, threads, backend=backend)
+        values = spiking[timesteps](feeds)
+        outputs: dict[int, dict[str, Array]] = {}
+        sums: dict[str, Array] = {}
+        for t in steps:
+            now = {mean: values[f"{x}/{t}"] for mean, x in decoded.items()}
+            sums = {mean: sums[mean] + x if sums else x for mean, x in now.items()}
+            means = {n: (total / t).astype(total.dtype) for n, total in sums.items()}
+            read = {**means, **readout({**feeds, **means})}
+            outputs[t] = {name: read[name] for name in names}
+        return Simulation(
+            outputs,
+            {name: _currents_of(name, layers[name], steps, values) for name in record},
+            {name: np.stack([values[f"{layers[name][1]}/{t}"] for t in steps]) for name in record},
+        )
+
+    return run
+
+
+def _recorded_tensors(
+    name: str, layer: tuple[str, str], steps: range, made: Container[str]
+) -> list[str]:
+    current, spikes = layer
+    tensors = [f"{spikes}/{t}" for t in steps]
+    if f"{name}/{unrolled.MEMBRANE}/1" in made:
+        before = [f"{name}/{unrolled.MEMBRANE}/{t}" for t in steps]
+        return [*tensors, *before, *(f"{name}/{unrolled.AFTER}/{t}" for t in steps[:-1])]
+    return tensors + ([f"{current}/{t}" for t in steps] if f"{current}/1" in made else [current])
+
+
+def _currents_of(
+    name: str, layer: tuple[str, str], steps: range, values: Mapping[str, Array]
+) -> Array:
+    """Of a layer that keeps ``1/2 - u`` alone, what that fell by."""
+    current, _ = layer
+    if f"{name}/{unrolled.MEMBRANE}/1" in values:
+        first = -values[f"{name}/{unrolled.MEMBRANE}/1"]
+        later = [
+            values[f"{name}/{unrolled.AFTER}/{t - 1}"] - values[f"{name}/{unrolled.MEMBRANE}/{t}"]
+            for t in steps[1:]
+        ]
+        return np.stack([first, *later])
+    if current in values:
+        return np.stack([values[current]] * len(steps))
+    return np.stack([values[f"{current}/{t}"] for t in steps])
 
 
 def step_runner(

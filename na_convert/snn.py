@@ -97,8 +97,10 @@ def _changing(snn: Snn) -> dict[str, str]:
 
 def written_as(snn: Snn, form: str) -> Carried:
     """What a file of ``form`` carries: the metadata name the form, whatever it was read from."""
-    known = "na_convert.form" in snn.carried.metadata
-    return snn.carried.with_metadata({"na_convert.form": form} if known else {})
+    if "na_convert.form" not in snn.carried.metadata:
+        return snn.carried
+    now = {"na_convert.form": form, "na_convert.timesteps": str(snn.timesteps)}
+    return snn.carried.with_metadata(now)
 
 
 def neurons_from(metadata_props: dict[str, str]) -> tuple[Neuron, ...]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from na_convert.passes import snap
 from onnx.reference import ReferenceEvaluator
 
 import na_convert
 from na_convert import forms
 from na_convert.arguments import FORMS
 from na_convert.errors import CheckFailed, ModelError, UsageError
-from na_convert.forms import step
+from na_convert.forms import step, unrolled
 from na_convert.running import file_engine
 from na_convert.runtime import session
 from na_convert.simulation import simulate
-from na_convert.snn import Snn
+from na_convert.snn import Snn, recorded
 
 from . import build, spiking
 
@@ -27,8 +29,8 @@ def snn(request: pytest.FixtureRequest) -> Snn:
     return spiking.NETWORKS[request.param]()
 
 
-def model_of(snn: Snn, form: str) -> onnx.ModelProto:
-    model = forms.named(form).parts(snn).whole()
+def model_of(snn: Snn, form: str, timesteps: int = 3) -> onnx.ModelProto:
+    model = forms.named(form).parts(recorded(replace(snn, timesteps=timesteps))).whole()
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -44,7 +46,7 @@ def test_onnxruntime_does_what_the_equations_say(
 ) -> None:
     names = [n.name for n in snn.neurons]
     feeds = spiking.samples(snn, batch)
-    found = file_engine(model_of(snn, form), timesteps, names)(feeds)
+    found = file_engine(model_of(snn, form, timesteps), timesteps, names)(feeds)
     wanted = simulate(snn, feeds, timesteps, record=names)
     for name in names:
         assert found.spikes[name].shape == wanted.spikes[name].shape
@@ -126,6 +128,40 @@ def test_a_tensor_with_the_name_of_a_state_is_refused() -> None:
         model_of(spiking.network(body, spiking.SHAPES), "step")
 
 
+def test_an_unrolled_file_runs_for_its_own_steps_and_fewer(snn: Snn) -> None:
+    model, feeds = model_of(snn, "unrolled", 3), spiking.samples(snn, 2)
+    (direct,) = session(model).run(["y"], feeds)
+    wanted = simulate(snn, feeds, 3).outputs
+    np.testing.assert_allclose(direct, wanted[3]["y"], atol=1e-5)
+    fewer = file_engine(model, 2)(feeds).outputs
+    np.testing.assert_allclose(fewer[2]["y"], wanted[2]["y"], atol=1e-5)
+    with pytest.raises(UsageError, match="has 3 time steps"):
+        file_engine(model, 4)(feeds)
+
+
+def test_an_unrolled_file_on_grids_stays_in_the_blocked_layout() -> None:
+    """Nothing but convolutions, additions and HardSigmoid between the input and the readout."""
+    made, found = snap.run(spiking.residual(), {"x": 4.0}, 32)
+    assert found.exact
+    model = model_of(made, "unrolled", 3)
+    ops = [n.op_type for n in model.graph.node if n.name.rsplit("/", 1)[-1] in ("1", "2", "3")]
+    assert set(ops) == {"Conv", "Add", "HardSigmoid", "Identity"}
+    assert ops.count("HardSigmoid") == 9
+    assert ops.count("Identity") == 1
+    assert len(model.graph.initializer) < 20
+
+
+def test_an_unrolled_file_with_one_step_changed() -> None:
+    model = model_of(spiking.residual(), "unrolled", 3)
+    first = next(n for n in model.graph.node if n.op_type == "Conv" and n.name.endswith("/2"))
+    old = next(i for i in model.graph.initializer if i.name == first.input[1])
+    other = onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(old), "other")
+    model.graph.initializer.append(other)
+    first.input[1] = "other"
+    with pytest.raises(ModelError, match="not those of one network"):
+        forms.read(model)
+
+
 def test_an_unknown_form() -> None:
     with pytest.raises(UsageError, match="no such form"):
         forms.named("unfolded")
@@ -134,6 +170,8 @@ def test_an_unknown_form() -> None:
 def test_a_model_that_is_no_snn() -> None:
     with pytest.raises(ModelError, match="not an SNN"):
         forms.read(build.model("y = Flatten (x)"))
+    with pytest.raises(ModelError, match="no SNN in the unrolled form"):
+        unrolled.from_unrolled(model_of(spiking.residual(), "folded"))
     with pytest.raises(ModelError, match="no SNN in the step form"):
         step.from_step(model_of(spiking.residual(), "folded"))
 

@@ -2,6 +2,7 @@
 
 ========  ==========================================================================================
 folded    time lies in the batch; one node per neuron layer; any T (`forms.folded`)
+unrolled  T steps one after the other, T fixed (`forms.unrolled`)
 step      one time step, state in and out (`forms.step`)
 ========  ==========================================================================================
 """
@@ -16,7 +17,7 @@ import onnx
 from ..errors import ModelError, UsageError
 from ..graph import Parts
 from ..snn import Snn
-from . import folded, step
+from . import folded, step, unrolled
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ FORMS = {
             folded.folded_parts,
             folded.from_folded,
             "one node per neuron layer, any number of time steps",
+        ),
+        Form(
+            unrolled.FORM,
+            unrolled.unrolled_parts,
+            unrolled.from_unrolled,
+            "T is fixed, plain operators; the fastest in float, if on grids (--exact)",
         ),
         Form(
             step.FORM,
