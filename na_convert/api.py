@@ -21,6 +21,7 @@ from .compare import measure
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
 from .energy import Constants
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
+from .excerpt import take_excerpt
 from .forms import folded
 from .graph import all_nodes, op_counts
 from .layers import match_layers
@@ -28,7 +29,15 @@ from .limits import MARGIN, Limits, baseline_figures, limit_figures
 from .model_io import Loaded
 from .passes import snap
 from .passes.calibrate import Calibration
-from .results import Equivalence, Exactness, ModelInfo, OutputInfo, Result, SimulationResult
+from .results import (
+    Equivalence,
+    Exactness,
+    ExcerptLayer,
+    ModelInfo,
+    OutputInfo,
+    Result,
+    SimulationResult,
+)
 from .rungs import failure, of_check, passes_figure
 from .simulator import Simulator
 from .snn import BIAS_TIMESTEPS, TIMESTEPS, Snn
@@ -63,6 +72,7 @@ def convert(
     calibrate_bias: Data | None = None,
     target_agreement: float | None = None,
     target_drop: float | None = None,
+    excerpt: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Convert the ANN in ``model`` to an SNN, verify it, and write it.
@@ -89,6 +99,8 @@ def convert(
         target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
             share of ``data`` gets the ANN's class.
         target_drop: the same for the ANN's accuracy minus the SNN's; both may be given.
+        excerpt: layers (names or patterns) of which the result gets spikes and membranes on the
+            first sample; an empty choice takes the telling ones, None leaves it out.
         progress: called with a step's name and the share done, 0 to 1.
 
     Raises:
@@ -152,6 +164,10 @@ def convert(
             progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
         )
         equivalence = _with_passes(equivalence, converted)
+    taken: tuple[ExcerptLayer, ...] = ()
+    if excerpt is not None:
+        measured = equivalence.layers if equivalence is not None else ()
+        taken = take_excerpt(snn, parts.whole(), samples, measured, excerpt)
     result = Result(
         model=info,
         timesteps=snn.timesteps,
@@ -166,6 +182,7 @@ def convert(
         notes=(*samples.notes, *converted.notes, *tuned.notes),
         bias_calibration=tuned.bias,
         exactness=exactness,
+        excerpt=taken,
     )
     error = failure(equivalence.figures, result) if equivalence is not None else None
     if error is not None:
@@ -242,6 +259,7 @@ def check(
     energy: Constants | None = None,
     bisect: str | Path | None = None,
     scheduler: str | None = None,
+    excerpt: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Compare the SNN file ``snn`` with the ANN it was made from, on ``data``.
@@ -259,6 +277,7 @@ def check(
             (`bisection`); left alone where nothing differs beyond its limit.
         scheduler: address of a Dask scheduler (``tcp://...``), on whose workers both networks run
             on all of ``data``; files that every worker can read. The result is the same.
+        excerpt: as for `convert`.
 
     Raises:
         CheckFailed: the ladder or a limit breaks; the `result` is in it (exit code 1).
@@ -314,6 +333,9 @@ def check(
         )
         notes.append(write_bisection(stages, samples, equivalence, Path(bisect)))
     broken = [f for f in equivalence.figures if not f.passed]
+    taken: tuple[ExcerptLayer, ...] = ()
+    if excerpt is not None:
+        taken = take_excerpt(network, snn_file.model, samples, equivalence.layers, excerpt)
     result = Result(
         model=info,
         timesteps=network.timesteps,
@@ -327,6 +349,8 @@ def check(
         passed=not broken,
         notes=tuple(notes),
         seconds=time.perf_counter() - start,
+        excerpt=taken,
+        snn_nodes=op_counts(all_nodes(network.graph)),
     )
     error = failure(ladder, result)
     if error is not None:

@@ -47,3 +47,25 @@ def _figures(value: float) -> str:
 def shorten(name: str, width: int) -> str:
     """The end of a long name: node names differ there, not at their beginning."""
     return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def large(value: float) -> str:
+    """A number of operations, in thousands, millions or billions."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}" if value else "-"
+
+
+def joules(nanojoules: float) -> str:
+    for unit, size in (("mJ", 1e6), ("µJ", 1e3)):
+        if nanojoules >= size:
+            return f"{nanojoules / size:.3g} {unit}"
+    return f"{nanojoules:.3g} nJ"
+
+
+def file_size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes" if count else ""

@@ -83,7 +83,11 @@ ReadoutFrom = Annotated[
 ]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE", help="write the JSON object to a file as well"),
+    typer.Option("--report", metavar="FILE", help="write a report as well: .html, or .json"),
+]
+Shown = Annotated[
+    str | None,
+    typer.Option("--record", metavar="LAYER,...", help="layers whose spikes an HTML report shows"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of the summary")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print nothing but errors")]
@@ -159,6 +163,7 @@ def convert_command(
         typer.Option("--target-drop", metavar="F", help="the smallest T with it; needs labels"),
     ] = None,
     report: Report = None,
+    record: Shown = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -186,6 +191,7 @@ def convert_command(
             per_channel=per_channel, readout_from=readout_from, form=form, exact=exact,
             calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
             progress=progress,
+            excerpt=_excerpt(record, report),
         )  # fmt: skip
 
     return _carry_out("convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -293,6 +299,7 @@ def check_command(
     github: Annotated[
         bool, typer.Option("--github", help="print annotations for GitHub Actions")
     ] = False,
+    record: Shown = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -323,6 +330,7 @@ def check_command(
             margin=MARGIN if allowed is None else allowed,
             energy=Constants(energy_mac, energy_ac), bisect=bisect,
             scheduler=scheduler, progress=progress,
+            excerpt=_excerpt(record, report),
         )  # fmt: skip
 
     def also(result: Result | None, error: NaConvertError | None) -> None:
@@ -472,7 +480,12 @@ def _carry_out(
     entries = result_json.failure_json(error, command, result) if error else {}
     if result is not None and error is None:
         entries = result_json.to_json(result, command)
-    if report is not None:
+    if report is not None and _is_html(report):
+        from .html_report import html_report
+        from .model_io import write_atomically
+
+        write_atomically(report, html_report(result, command, error).encode())
+    elif report is not None:
         _write_json(report, entries)
     if as_json:
         _print_json(entries)
@@ -485,6 +498,19 @@ def _carry_out(
         _console(stderr=True).print(reports.refusals(error.refused))
     _tell(error, verbose=verbose)
     return error.exit_code
+
+
+def _is_html(report: Path | None) -> bool:
+    return report is not None and report.suffix.lower() in (".html", ".htm")
+
+
+def _excerpt(record: str | None, report: Path | None) -> tuple[str, ...] | None:
+    """The layers that the report is to show; None where it shows none."""
+    if not _is_html(report):
+        if record is not None:
+            raise UsageError("--record needs a report to show it", remedy="--report FILE.html")
+        return None
+    return tuple(record.split(",")) if record else ()
 
 
 def _explain(model: Path, node: str, *, as_json: bool) -> int:

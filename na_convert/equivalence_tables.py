@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from .cells import number, percent, plain_table, shorten
+from .cells import joules, large, number, percent, plain_table, shorten
 from .results import (
     ClassResult,
     Energy,
@@ -109,7 +109,7 @@ def _energy(energy: Energy) -> Table:
         ("ANN, at its own bits", energy.ann_macs, 0.0, energy.bit_matched_nj, "1"),
         ("SNN", energy.snn_macs, energy.synaptic_operations, energy.snn_nj, steps),
     ):
-        row = (_count(macs), _count(accumulates), _joules(cost), percent(cost / whole))
+        row = (large(macs), large(accumulates), joules(cost), percent(cost / whole))
         table.add_row(name, *row, latency)
     return table
 
@@ -151,17 +151,3 @@ def _classes(classes: Sequence[ClassResult], timesteps: int) -> Table:
         shares = (entry.ann_accuracy, entry.snn_accuracy, entry.agreement)
         table.add_row(str(entry.label), str(entry.count), *(percent(share) for share in shares))
     return table
-
-
-def _count(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}" if value else "-"
-
-
-def _joules(nanojoules: float) -> str:
-    for unit, size in (("mJ", 1e6), ("µJ", 1e3)):
-        if nanojoules >= size:
-            return f"{nanojoules / size:.3g} {unit}"
-    return f"{nanojoules:.3g} nJ"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .cells import flat, number, percent, plain_table, range_of, shorten, value_range
+from .cells import file_size, flat, number, percent, plain_table, range_of, shorten, value_range
 from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import (
@@ -135,7 +135,7 @@ def _before_after(result: Result) -> Table:
     table.add_column("SNN", ratio=1, overflow="fold")
     rows = [
         ("file", Path(source.path).name, Path(output.path).name if output else ""),
-        ("size", _bytes(source.bytes), _bytes(output.bytes) if output else ""),
+        ("size", file_size(source.bytes), file_size(output.bytes) if output else ""),
         ("nodes", _ops(source.nodes), _ops(output.nodes) if output else ""),
         ("neurons", _activations(result.neurons), _population(result.neurons)),
         ("levels", _levels(result.neurons), ""),
@@ -280,13 +280,6 @@ def _passing_limit(figure: Figure) -> str:
     unit = 10.0 ** (math.floor(math.log10(abs(figure.value))) - 2)
     outward = math.ceil if figure.value > figure.limit else math.floor
     return number(outward(figure.value / unit) * unit)
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes" if count else ""
 
 
 def _ops(counts: dict[str, int]) -> str:

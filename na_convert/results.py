@@ -393,6 +393,32 @@ class BiasCalibration:
 
 
 @dataclass(frozen=True)
+class TracedNeuron:
+    """One neuron: its number in the layer and place in its shape, and why it was chosen.
+
+    ``membrane``: at the start, then before the reset at each step, in thresholds.
+    """
+
+    neuron: int
+    place: tuple[int, ...]
+    why: str
+    membrane: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ExcerptLayer:
+    """What some neurons of a layer did on the first sample: ``spikes``, a row for each of
+    ``neurons``, at each of ``timesteps`` steps; ``why`` the layer was chosen."""
+
+    name: str
+    why: str
+    timesteps: int
+    neurons: tuple[int, ...]
+    spikes: tuple[tuple[bool, ...], ...]
+    traced: tuple[TracedNeuron, ...]
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     path: str
     sha256: str
@@ -428,6 +454,8 @@ class Result:
     form_note: str = ""
     exactness: Exactness | None = None
     bias_calibration: BiasCalibration | None = None
+    excerpt: tuple[ExcerptLayer, ...] = ()
+    snn_nodes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,3 +77,20 @@ PLAIN: dict[str, tuple[int, ...] | float | np.ndarray] = {"zero": 0.0, "half": 0
 
 def images(count: int = 2, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
+
+
+def low_bit_ann() -> onnx.ModelProto:
+    """A convertible ANN as an exporter writes it: two convolutions, two 2-bit activations."""
+    quantise = (
+        "{y}q = Div ({x}, step)\n{y}r = Round ({y}q)\n{y}k = Clip ({y}r, zero, top)\n"
+        "{y} = Mul ({y}k, step)\n"
+    )
+    body = (
+        "c = Conv <pads: ints = [1,1,1,1]> (x, w1)\n" + quantise.format(x="c", y="a")
+        + "d = Conv <pads: ints = [1,1,1,1]> (a, w2)\n" + quantise.format(x="d", y="b")
+        + "m = GlobalAveragePool (b)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, w3)"
+    )  # fmt: skip
+    weights: dict[str, tuple[int, ...] | float | np.ndarray] = {
+        "w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "w3": (5, 6), "step": 0.4, "zero": 0.0, "top": 3.0
+    }  # fmt: skip
+    return model(body, weights)

@@ -22,24 +22,13 @@ from . import build
 distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
 
 COUNT, BATCH = 42, 2
-_QUANTISER = (
-    "{y}q = Div ({x}, step)\n{y}r = Round ({y}q)\n{y}k = Clip ({y}r, zero, top)\n"
-    "{y} = Mul ({y}k, step)\n"
-)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ANN with two activations, its SNN, and data in shards."""
     folder = tmp_path_factory.mktemp("cluster")
-    body = (
-        "c = Conv <pads: ints = [1,1,1,1]> (x, w1)\n" + _QUANTISER.format(x="c", y="a")
-        + "d = Conv <pads: ints = [1,1,1,1]> (a, w2)\n" + _QUANTISER.format(x="d", y="b")
-        + "m = GlobalAveragePool (b)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, w3)"
-    )  # fmt: skip
-    weights: dict[str, Any] = {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "w3": (5, 6)}
-    weights |= {"step": 0.4, "zero": 0.0, "top": 3.0}
-    onnx.save(build.model(body, weights), folder / "net.onnx")
+    onnx.save(build.low_bit_ann(), folder / "net.onnx")
     (folder / "data").mkdir()
     labels = np.random.default_rng(2).integers(0, 5, COUNT)
     x = build.images(COUNT)
