@@ -117,6 +117,7 @@ def test_convert_passes_its_options_on(calls: Calls) -> None:
         "calibrate": None, "percentile": 100.0, "per_channel": False, "readout_from": None,
         "form": "folded", "exact": False,
         "calibrate_bias": None, "target_agreement": None, "target_drop": None,
+        "excerpt": None,
     }  # fmt: skip
 
 
