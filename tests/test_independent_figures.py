@@ -47,9 +47,9 @@ def same(ours: Any, theirs: Any, where: str = "") -> int:
         pairs = enumerate(zip(ours, theirs, strict=True))
         return sum(same(a, b, f"{where}/{i}") for i, (a, b) in pairs)
     if isinstance(ours, float):
-        root = where.endswith(("relative_error", "logit_rmse"))  # one spike is seen there
-        limits = {"rel": 1e-3, "abs": 5e-4} if root else {"rel": 1e-4, "abs": 1e-6}
-        assert ours == pytest.approx(theirs, **limits), where
+        # Sums in another order decide one neuron in 10 million otherwise, and some 60 behind it.
+        root = where.endswith(("relative_error", "logit_rmse"))
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=5e-4 if root else 2e-5), where
     else:
         assert ours == theirs, where
     return 1
