@@ -102,6 +102,7 @@ def test_what_is_left(reported: tuple[dict[str, Any], str], computed: dict[str, 
     assert computed["layers"][5]["name"] == first_bad
     assert found["diagnosis"]["cause"] == max(made, key=lambda cause: made[cause])
     here = {"data", "samples", "layer_samples", "timesteps", "replay_ties", "engine_differences"}
-    assert set(found) == above | here | {"diagnosis", *NOISE}
+    assert found["rounding"] is None  # of --exact alone
+    assert set(found) == above | here | {"diagnosis", "rounding", *NOISE}
     assert all(f["passed"] and f["value"] <= f["limit"] for f in found["figures"])
     assert json.dumps(found)
