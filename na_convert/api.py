@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from . import forms, model_io, pipeline, recording
+from . import forms, integer_check, integer_conversion, model_io, pipeline, recording
 from .behaviour import Stages
 from .bisection import check_folder, write_bisection
 from .checks import chosen
@@ -52,6 +53,7 @@ Labels = str | Path | NDArray[np.generic]
 Progress = Callable[[str, float], None]
 
 RANDOM_SAMPLES = 16
+WEIGHTS = ("float", "int8")
 
 
 def convert(
@@ -67,8 +69,10 @@ def convert(
     percentile: float = 100.0,
     per_channel: bool = False,
     readout_from: str | None = None,
-    form: str = folded.FORM,
+    form: str | None = None,
     exact: bool = False,
+    weights: str = "float",
+    tie_shortcuts: str = "auto",
     calibrate_bias: Data | None = None,
     target_agreement: float | None = None,
     target_drop: float | None = None,
@@ -90,10 +94,14 @@ def convert(
         percentile: of a ReLU's outputs, which becomes its threshold; 100 is the maximum.
         per_channel: measure a threshold per channel instead of per layer.
         readout_from: name of a node; everything behind it stays analog, on the time-mean.
-        form: of the file: "folded" (any T in one run), "unrolled" (fixed T, the fastest in float
-            if exact) or "step" (one time step per call).
+        form: of the file: "folded" (any T in one run, the default), "unrolled" (fixed T, the
+            fastest in float if exact) or "step" (one time step per call); with int8 weights
+            "unrolled" (the default).
         exact: round weights to grids of powers of two, so that every engine computes the same
             counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
+        weights: "float", or "int8": integer arithmetic on spike counts (`integer_conversion`).
+        tie_shortcuts: int8 only: thresholds along identity shortcuts are made equal "always",
+            "never", or ("auto") where that does not lower the accuracy on ``data``.
         calibrate_bias: a few hundred samples, on which each layer's biases are shifted so that its
             mean current at T is the ANN's; a quarter of them decides whether that stays.
         target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
@@ -110,7 +118,7 @@ def convert(
     """
     start = time.perf_counter()
     tell = progress or _silent
-    written = forms.named(form)
+    written, int8_form = _forms(form, weights, tie_shortcuts)
     source = Path(model)
     target = Path(output) if output is not None else _default_output(source)
     if target.resolve() == source.resolve():
@@ -126,7 +134,14 @@ def convert(
         bias_feeds = samples_for(loaded, calibrate_bias, preprocessing).feeds
     tell("converting", 0.1)
     options = _options(
-        loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from, form
+        loaded,
+        preprocessing,
+        timesteps,
+        calibrate,
+        percentile,
+        per_channel,
+        readout_from,
+        written.name,
     )
     converted = pipeline.convert(loaded, samples.feeds, options, check=check)
     if converted.snn is None:
@@ -148,12 +163,20 @@ def convert(
     snn, exactness = tuned.network, None
     if exact:
         snn, exactness = _on_grids(snn, samples)
-    parts = written.parts(snn)
+    int8 = None
+    if int8_form is not None:
+        tell("quantising", 0.3)
+        int8 = integer_conversion.convert(
+            snn, converted.staircase_ann, samples, int8_form,
+            tie=tie_shortcuts, given=data is not None,
+        )  # fmt: skip
+    parts = int8.parts if int8 else written.parts(snn)
     onnx.checker.check_model(parts.typed(), full_check=True)
     equivalence: Equivalence | None = None
     if check:
         tell("verifying", 0.3)
-        equivalence = measure(
+        verify = measure if int8 is None else integer_check.prove_and_measure
+        equivalence = verify(
             converted.ann,
             converted.staircase_ann,
             snn,
@@ -171,9 +194,9 @@ def convert(
     result = Result(
         model=info,
         timesteps=snn.timesteps,
-        form=form,
-        form_note=written.why,
-        neurons=snn.neurons,
+        form=(int8_form or written).name,
+        form_note=(int8_form or written).why,
+        neurons=int8.network.neurons if int8 else snn.neurons,
         refused=(),
         passes=(*converted.reports, *tuned.reports),
         equivalence=equivalence,
@@ -183,6 +206,7 @@ def convert(
         bias_calibration=tuned.bias,
         exactness=exactness,
         excerpt=taken,
+        quantisation=int8.report if int8 else None,
     )
     error = failure(equivalence.figures, result) if equivalence is not None else None
     if error is not None:
@@ -191,9 +215,11 @@ def convert(
     size, digest = model_io.save(parts, target)
     tell("done", 1.0)
     counts = op_counts(all_nodes(snn.graph))
+    if int8 is not None:
+        counts = Counter(node.op_type for node in parts.light.graph.node)
     return replace(
         result,
-        output=OutputInfo(str(target), size, digest, counts),
+        output=OutputInfo(str(target), size, digest, dict(sorted(counts.items()))),
         passed=True,
         seconds=time.perf_counter() - start,
     )
@@ -305,7 +331,8 @@ def check(
     if scheduler is not None:
         job = job_for(loaded, snn_file, data, labels, preprocessing, evaluated)
         elsewhere = Cluster(scheduler, job)
-    equivalence = measure(
+    measured = integer_check.measure_file if isinstance(form, forms.Int8Form) else measure
+    equivalence = measured(
         reference.ann,
         reference.staircase_ann,
         network,
@@ -464,6 +491,19 @@ def _on_grids(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
             largest = max(largest, float(np.max(np.abs(values), initial=0)))
         bounds[tensor.name] = largest or 1.0
     return snap.run(network, bounds, max(EXACT_TIMESTEPS, network.timesteps))
+
+
+def _forms(
+    form: str | None, weights: str, tie_shortcuts: str
+) -> tuple[forms.Form, forms.Int8Form | None]:
+    """The form of the float file, and of the int8 file if there is to be one."""
+    if weights not in WEIGHTS:
+        raise UsageError(f"--weights {weights}: one of {', '.join(WEIGHTS)} is needed")
+    if weights == "int8":
+        return forms.named(folded.FORM), forms.int8_named(form)
+    if tie_shortcuts != "auto":
+        raise UsageError("--tie-shortcuts is for --weights int8", remedy="give both, or neither")
+    return forms.named(form or folded.FORM), None
 
 
 def _options(

@@ -129,6 +129,9 @@ def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
 # --- words ----------------------------------------------------------------------------------------
 
 FORMS = ("folded", "unrolled", "step")  # the keys of `forms.FORMS`, known without loading onnx
+INT8_FORMS = ("unrolled",)  # of `forms.INT8_FORMS`
+WEIGHTS = ("float", "int8")
+TIES = ("auto", "always", "never")
 
 
 def one_of(value: str, option: str, choices: Sequence[str]) -> str:

@@ -22,6 +22,9 @@ from typer.exceptions import TyperException
 from . import __version__
 from .arguments import (
     FORMS,
+    INT8_FORMS,
+    TIES,
+    WEIGHTS,
     DefaultCommandGroup,
     at_least,
     existing_data,
@@ -144,8 +147,16 @@ def convert_command(
     ] = False,
     readout_from: ReadoutFrom = None,
     form: Annotated[
-        str, typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}")
-    ] = FORMS[0],
+        str | None,
+        typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}"),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="TYPE", help="float, or int8: on spike counts")
+    ] = "float",
+    tie_shortcuts: Annotated[
+        str,
+        typer.Option("--tie-shortcuts", metavar="WHEN", help="int8: auto, always or never"),
+    ] = "auto",
     exact: Annotated[
         bool,
         typer.Option("--exact/--no-exact", help="weights on grids: same counts in every engine"),
@@ -171,7 +182,10 @@ def convert_command(
 ) -> int:
     """Convert the low-bit ANN in MODEL to a spiking network, and prove that they agree."""
     steps = one_timestep(timesteps)
-    one_of(form, "--form", FORMS)
+    one_of(weights, "--weights", WEIGHTS)
+    one_of(tie_shortcuts, "--tie-shortcuts", TIES)
+    if form is not None:
+        one_of(form, "--form", INT8_FORMS if weights == "int8" else FORMS)
     pixels = _preprocessing(scale, mean, std, resize, crop)
     agreement = fraction(target_agreement, "--target-agreement")
     drop = fraction(target_drop, "--target-drop")
@@ -189,6 +203,7 @@ def convert_command(
             model, output=output, timesteps=steps, data=data, labels=labels, preprocessing=pixels,
             check=not no_check, calibrate=calibrate, percentile=percentile,
             per_channel=per_channel, readout_from=readout_from, form=form, exact=exact,
+            weights=weights, tie_shortcuts=tie_shortcuts,
             calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
             progress=progress,
             excerpt=_excerpt(record, report),

@@ -31,6 +31,8 @@ import onnx
 import onnx.parser
 from numpy.typing import NDArray
 
+from . import integer_neurons
+
 DOMAIN = "na_convert"
 DOMAIN_VERSION = 1
 INITIAL_MEMBRANE = 0.5  # in thresholds; at 0 a low-bit network is at chance level
@@ -351,4 +353,7 @@ def function(op: str, opset: int) -> onnx.FunctionProto:
 
 def functions_used(ops: Iterable[str], opset: int) -> list[onnx.FunctionProto]:
     """The functions for those of ``ops`` that are ours, sorted by name."""
-    return [function(op, opset) for op in sorted(set(ops) & set(_BODIES))]
+    used = sorted(op for op in set(ops) if op in _BODIES or integer_neurons.is_integer(op))
+    return [
+        function(op, opset) if op in _BODIES else integer_neurons.function(op, opset) for op in used
+    ]

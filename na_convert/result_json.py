@@ -50,6 +50,8 @@ def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
         "passed": result.passed,
         "exactness": result.exactness and asdict(result.exactness),
     }
+    if result.quantisation is not None:
+        entries["quantisation"] = asdict(result.quantisation)
     if command == "inspect":
         for name in ("equivalence", "output", "exactness", "bias_calibration"):
             del entries[name]

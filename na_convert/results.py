@@ -437,6 +437,50 @@ class OutputInfo:
 
 
 @dataclass(frozen=True)
+class QuantisedLayer:
+    """What became of one layer's weights as integers.
+
+    Attributes:
+        bits: of its weights; 0 where the current is constant and there are none.
+        weight_error: relative, root of the mean square; 0 where the weights were integers already.
+        threshold_error: largest relative change of a threshold.
+        on_grid: output channels whose weights were integers already, of ``channels``.
+        resolution: at which shortcuts are added (1: as they are, or there are none).
+        shortcut_error: what shortcuts are off by, in thresholds, at half the largest count.
+        wide: computed in float32 on whole numbers, not in int8.
+        largest_sum: of the layer in the worst case, in units of its weights.
+    """
+
+    name: str
+    bits: int
+    weight_error: float
+    threshold_error: float
+    on_grid: int
+    channels: int
+    resolution: int
+    shortcut_error: float
+    wide: bool
+    largest_sum: int
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """The network on integers.
+
+    Attributes:
+        tied: whether thresholds along identity shortcuts were made equal, and ``why``.
+        raised: by layer, the largest factor by which a threshold was raised for that.
+        corrected: whether biases make up for the mean error of rounding, on the user's data.
+    """
+
+    layers: tuple[QuantisedLayer, ...]
+    tied: bool
+    why: str
+    raised: dict[str, float] = field(default_factory=dict)
+    corrected: bool = False
+
+
+@dataclass(frozen=True)
 class Result:
     """What `convert`, `inspect` and `check` return; None where a command does not produce it."""
 
@@ -456,6 +500,7 @@ class Result:
     bias_calibration: BiasCalibration | None = None
     excerpt: tuple[ExcerptLayer, ...] = ()
     snn_nodes: dict[str, int] = field(default_factory=dict)
+    quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True)

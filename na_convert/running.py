@@ -14,7 +14,8 @@ from . import neurons
 from .cut import Runner as CutRunner
 from .cut import cut_model
 from .errors import ModelError, UsageError
-from .forms import folded, form_of, step, unrolled
+from .forms import folded, form_of, int8_unrolled, step, unrolled
+from .integer_running import int8_unrolled_runner
 from .runtime import Backend, session
 from .simulation import Engine, Simulation, folded_runner
 
@@ -44,7 +45,11 @@ def file_runner(
         threads: of onnxruntime; 0 leaves the choice to it.
         backend: makes the sessions instead of onnxruntime's defaults (`runtime`).
     """
-    runners = {step.FORM: step_runner, unrolled.FORM: unrolled_runner}
+    runners = {
+        step.FORM: step_runner,
+        unrolled.FORM: unrolled_runner,
+        int8_unrolled.FORM: int8_unrolled_runner,
+    }
     runner = runners.get(form_name(model), folded_runner)
     return runner(model, record, threads, backend)
 

@@ -26,6 +26,7 @@ from . import neurons
 from .graph import Carried, is_ours
 from .results import Neuron
 
+NEURONS = "na_convert.neurons"
 TIMESTEPS = "timesteps"  # the input of files that run for any number of steps
 BIAS_TIMESTEPS = "na_convert.bias_timesteps"  # metadata: the T that biases were calibrated for
 
@@ -91,7 +92,7 @@ def recorded(snn: Snn, extra: Mapping[str, str] | None = None) -> Snn:
 def _changing(snn: Snn) -> dict[str, str]:
     return {
         "na_convert.timesteps": str(snn.timesteps),
-        "na_convert.neurons": json.dumps([asdict(n) for n in snn.neurons], sort_keys=True),
+        NEURONS: _neurons_json(snn.neurons),
     }
 
 
@@ -103,7 +104,18 @@ def written_as(snn: Snn, form: str) -> Carried:
     return snn.carried.with_metadata(now)
 
 
+def described(snn: Snn) -> Snn:
+    """``snn`` with metadata, if it has any, that say what its neurons are now."""
+    if NEURONS not in snn.carried.metadata:
+        return snn
+    return replace(snn, carried=snn.carried.with_metadata({NEURONS: _neurons_json(snn.neurons)}))
+
+
+def _neurons_json(neurons: tuple[Neuron, ...]) -> str:
+    return json.dumps([asdict(n) for n in neurons], sort_keys=True)
+
+
 def neurons_from(metadata_props: dict[str, str]) -> tuple[Neuron, ...]:
     """The neuron layers stored by `metadata`."""
-    entries = json.loads(metadata_props["na_convert.neurons"])
+    entries = json.loads(metadata_props[NEURONS])
     return tuple(Neuron(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)

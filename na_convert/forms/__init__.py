@@ -5,6 +5,12 @@ folded    time lies in the batch; one node per neuron layer; any T (`forms.folde
 unrolled  T steps one after the other, T fixed (`forms.unrolled`)
 step      one time step, state in and out (`forms.step`)
 ========  ==========================================================================================
+
+and of the integer network made of it (`na_convert.integer`):
+
+========  ==========================================================================================
+unrolled  a fixed number of time steps, one node per layer and step (`forms.int8_unrolled`)
+========  ==========================================================================================
 """
 
 from __future__ import annotations
@@ -16,8 +22,10 @@ import onnx
 
 from ..errors import ModelError, UsageError
 from ..graph import Parts
+from ..integer import IntegerNetwork
+from ..integer_view import view
 from ..snn import Snn
-from . import folded, step, unrolled
+from . import folded, int8_file, int8_unrolled, step, unrolled
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,35 @@ FORMS = {
 }
 
 
+@dataclass(frozen=True)
+class Int8Form:
+    """One kind of int8 file; as `Form`, of an integer network.
+
+    Attributes:
+        name: in the file's metadata; on the command line without ``int8-``.
+    """
+
+    name: str
+    parts: Callable[[IntegerNetwork], Parts]
+    why: str
+
+    def read(self, model: onnx.ModelProto) -> Snn:
+        """The integer network behind a file, seen as a description in real units."""
+        return view(int8_file.restore(model))
+
+
+INT8_FORMS = {
+    form.name.removeprefix("int8-"): form
+    for form in (
+        Int8Form(
+            int8_unrolled.FORM,
+            int8_unrolled.int8_parts,
+            "int8 weights on spike counts, a fixed number of time steps: the fastest",
+        ),
+    )
+}
+
+
 def named(name: str) -> Form:
     """The form called ``name``; raises UsageError where there is none."""
     if name not in FORMS:
@@ -68,16 +105,28 @@ def named(name: str) -> Form:
     return FORMS[name]
 
 
-def form_of(model: onnx.ModelProto) -> Form:
+def int8_named(name: str | None) -> Int8Form:
+    """The int8 form called ``name`` (None: the fastest); raises UsageError where there is none."""
+    chosen = name or "unrolled"
+    if chosen not in INT8_FORMS:
+        raise UsageError(
+            f"--form {chosen}: no such form with --weights int8",
+            remedy=f"there are {', '.join(INT8_FORMS)}",
+        )
+    return INT8_FORMS[chosen]
+
+
+def form_of(model: onnx.ModelProto) -> Form | Int8Form:
     """The form of a file; raises ModelError if it is none of ours."""
     props = {p.key: p.value for p in model.metadata_props}
+    known: dict[str, Form | Int8Form] = {**FORMS, **{f.name: f for f in INT8_FORMS.values()}}
     name = props.get("na_convert.form", "")
-    if "na_convert.neurons" not in props or name not in FORMS:
+    if "na_convert.neurons" not in props or name not in known:
         raise ModelError(
             "this is not an SNN written by na-convert (its metadata is missing)",
             remedy="give the .snn.onnx file that na-convert wrote",
         )
-    return FORMS[name]
+    return known[name]
 
 
 def read(model: onnx.ModelProto) -> Snn:

@@ -1,0 +1,200 @@
+"""What an int8 file says of itself, so that it can be read again: `describe` and `restore`.
+
+The metadata entry ``na_convert.integer`` is JSON: the operations of a step in order, with the names
+of the initialisers that hold their weights. Numbers are read from these initialisers, from the file
+itself; that the graph computes what they say is checked by running it (`integer_check`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..graph import import_graph
+from ..integer import Analog, IntegerNetwork, Layer, Mean, Move, Product, Shortcut, Window
+from ..snn import Snn, neurons_from
+from .int8_nodes import StepBuilder, unit_key
+
+KEY = "na_convert.integer"
+
+Array: TypeAlias = NDArray[Any]
+Entry: TypeAlias = dict[str, Any]
+
+
+def describe(builder: StepBuilder) -> str:
+    """The JSON of the network that ``builder`` has written the steps of."""
+    network = builder.network
+    operations = [
+        _layer_entry(op, builder) if isinstance(op, Layer) else _move_entry(op)
+        for op in network.operations
+    ]
+    means = [
+        {
+            "output": m.output,
+            "source": m.source,
+            "scale": builder.name_of(m.output, "scale"),
+            "offset": builder.name_of(m.output, "offset"),
+        }
+        for m in network.means
+    ]
+    graph = network.snn.graph
+    found = {
+        "inputs": [t.name for t in graph.inputs],
+        "outputs": [t.name for t in graph.outputs],
+        "operations": operations,
+        "means": means,
+        "timesteps": network.timesteps,
+    }
+    return json.dumps(found)
+
+
+def restore(model: onnx.ModelProto) -> IntegerNetwork:
+    """The integer network behind an int8 file; raises ModelError if it is none of ours."""
+    props = {p.key: p.value for p in model.metadata_props}
+    if KEY not in props or "na_convert.neurons" not in props:
+        raise ModelError(
+            "this is no int8 SNN (its metadata says otherwise)",
+            remedy="give the file that na-convert --weights int8 wrote",
+        )
+    found = json.loads(props[KEY])
+    reader = _Reader(model)
+    operations = tuple(reader.operation(entry) for entry in found["operations"])
+    means = tuple(
+        Mean(m["output"], m["source"], reader.values(m["scale"]), reader.values(m["offset"]))
+        for m in found["means"]
+    )
+    graph, carried = import_graph(model)
+    steps = int(props["na_convert.timesteps"])
+    snn = Snn(_without_state(graph, found), neurons_from(props), steps, carried)
+    return IntegerNetwork(snn, operations, means, int(found["timesteps"]))
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def _layer_entry(layer: Layer, builder: StepBuilder) -> Entry:
+    name = layer.name
+    products = [
+        {
+            "source": p.source,
+            "weight": builder.name_of(name, f"weight{i}" if layer.wide else "weight"),
+            "window": None if p.window is None else asdict(p.window),
+        }
+        for i, p in enumerate(layer.products)
+    ]
+    analogs = [
+        {"tensor": a.tensor}
+        | {k: builder.name_of(unit_key(layer, i), k) for k in ("gain", "low", "high")}
+        for i, a in enumerate(layer.analogs)
+    ]
+    entry: Entry = {
+        "layer": name,
+        "output": layer.output,
+        "shape": list(layer.shape),
+        "products": products,
+        "analogs": analogs,
+        "shortcuts": [{"source": s.source, "weight": _short(s.weight)} for s in layer.shortcuts],
+        "threshold": builder.name_of(name, "scale", "theta", "theta_1"),
+        "resolution": layer.resolution,
+        "zero_point": layer.zero_point,
+        "wide": layer.wide,
+        "pool": dict(layer.pool) if layer.pool is not None else None,
+    }
+    if not layer.constant:
+        entry["bias"] = builder.name_of(name, "bias", "bias_1")
+    return entry
+
+
+def _move_entry(move: Move) -> Entry:
+    return {
+        "move": move.op,
+        "output": move.output,
+        "sources": list(move.sources),
+        "attributes": dict(move.attributes),
+        "constants": [c.tolist() for c in move.constants],
+    }
+
+
+def _short(values: NDArray[np.int64]) -> Any:
+    """Whole numbers, as one where they are all alike."""
+    return int(values.flat[0]) if np.all(values == values.flat[0]) else values.ravel().tolist()
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class _Reader:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._initialisers = {i.name: i for i in model.graph.initializer}
+
+    def values(self, name: str) -> Array:
+        if name not in self._initialisers:
+            raise ModelError(f"the file lacks {name!r}, which its metadata names", node=name)
+        return np.asarray(onnx.numpy_helper.to_array(self._initialisers[name]))
+
+    def operation(self, entry: Entry) -> Layer | Move:
+        return self._move(entry) if "move" in entry else self._layer(entry)
+
+    def _move(self, entry: Entry) -> Move:
+        constants = tuple(np.asarray(c, np.int64) for c in entry["constants"])
+        return Move(entry["output"], entry["move"], tuple(entry["sources"]), entry["attributes"],
+                    constants)  # fmt: skip
+
+    def _layer(self, entry: Entry) -> Layer:
+        shape = tuple(entry["shape"])
+        channels = (-1, *[1] * (len(shape) - 1))
+        scale = self.values(entry["threshold"])
+        resolution, wide = int(entry["resolution"]), bool(entry["wide"])
+        products = tuple(self._product(p) for p in entry["products"])
+        constant = not (products or entry["shortcuts"] or wide)
+        threshold = scale if constant or wide else np.rint(resolution / scale.astype(np.float64))
+        bias = self.values(entry["bias"]) if "bias" in entry else np.zeros(())
+        whole = bias.astype(np.int64)
+        return Layer(
+            entry["layer"],
+            entry["output"],
+            shape,
+            products,
+            tuple(self._analog(a) for a in entry["analogs"]),
+            tuple(
+                Shortcut(s["source"], _per_channel(s["weight"], channels))
+                for s in entry["shortcuts"]
+            ),
+            whole.reshape(channels) if whole.ndim == 1 else whole,
+            threshold.astype(np.int64).reshape(channels),
+            resolution,
+            int(entry["zero_point"]),
+            wide,
+            entry["pool"],
+        )
+
+    def _product(self, entry: Entry) -> Product:
+        weight = self.values(entry["weight"])
+        window = entry["window"]
+        if window is None:
+            return Product(entry["source"], weight.reshape(weight.shape[:2]), None)
+        sizes = {k: tuple(window[k]) for k in ("strides", "pads", "dilations")}
+        return Product(entry["source"], weight, Window(**sizes, group=int(window["group"])))
+
+    def _analog(self, entry: Entry) -> Analog:
+        low, high = (self.values(entry[k]).astype(np.int64) for k in ("low", "high"))
+        return Analog(entry["tensor"], self.values(entry["gain"]), low, high)
+
+
+def _per_channel(weight: int | list[int], channels: tuple[int, ...]) -> NDArray[np.int64]:
+    values = np.asarray(weight, np.int64)
+    return values.reshape(channels) if values.ndim else values
+
+
+def _without_state(graph: gs.Graph, found: Entry) -> gs.Graph:
+    """The network's own inputs and outputs; the state that a form adds is none of the network's."""
+    graph.inputs = [t for t in graph.inputs if t.name in found["inputs"]]
+    graph.outputs = [t for t in graph.outputs if t.name in found["outputs"]]
+    return graph

@@ -1,0 +1,33 @@
+"""The int8 form with a fixed number of time steps: one node per neuron layer and step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..exactness import EXACT
+from ..graph import Parts, constant, export_parts
+from ..integer import IntegerNetwork
+from .int8_file import KEY, describe
+from .int8_nodes import StepBuilder, Time
+
+FORM = "int8-unrolled"
+
+
+def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
+    """The model of ``network`` for exactly ``timesteps`` steps (its largest by default)."""
+    steps = network.timesteps if timesteps is None else timesteps
+    graph = network.snn.graph.copy()
+    builder = StepBuilder(graph, network)
+    units = builder.units()
+    counts = None
+    for t in range(1, steps + 1):
+        counts = builder.step(f"_t{t}", counts, units, Time(t))
+    assert counts is not None
+    builder.read_out(counts, constant("timesteps", np.asarray(steps, np.int64)))
+    graph.cleanup().toposort()
+    own = {"na_convert.form": FORM, KEY: describe(builder), "na_convert.fixed": str(steps)}
+    carried = network.snn.carried
+    kept = {key: value for key, value in carried.metadata.items() if key != EXACT}
+    return export_parts(graph, replace(carried, metadata={**kept, **own}))

@@ -1,0 +1,366 @@
+"""The integer network, and its definition in numpy: what every int8 form must do, count for count.
+
+A layer is given the counts of spikes up to now, ``N_t``, in place of spikes, and works on integers
+(the cumulative form of the neuron, `neurons.next_count`)::
+
+    C_t  = sum of W N_t + t * b                        integers, W in int8, b in int32
+    E_t  = round(R C_t / theta) + sum of q N_t         theta odd, R odd: no value is a tie
+    N_t  = N_(t-1) + 1 where E_t >= R N_(t-1) + (R + 1) / 2, else N_(t-1)
+
+``W N`` are convolutions, ``q N`` identity shortcuts; ``R`` is the resolution at which the two are
+added, 1 where there is no shortcut or where the thresholds along it are tied. Rounding decides
+nothing (a rounded number reaches k where the number itself reaches k - 1/2): a layer is the neuron
+with current C / theta + (q / R) N, exactly. The rounded quotient is held in uint8 with a zero point
+(`Layer.zero_point`) and saturates there; by the bounds of `integer_bounds` no spike depends on it.
+
+A *wide* layer adds what one convolution cannot hold (several convolutions, analog skips, offsets
+behind padding): there ``E_t`` is not rounded, the neuron fires where
+``2 C_t >= theta (2 N_(t-1) + 1)``, with the shortcuts among the products of ``C_t``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from . import kernels
+from .evaluate import evaluate
+from .results import Neuron
+from .snn import Snn
+
+Array: TypeAlias = NDArray[Any]
+Counts: TypeAlias = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a convolution looks: strides, pads (begins, then ends) and dilations per axis."""
+
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    group: int = 1
+
+    def attributes(self) -> dict[str, object]:
+        return {
+            "strides": list(self.strides),
+            "pads": list(self.pads),
+            "dilations": list(self.dilations),
+            "group": self.group,
+        }
+
+
+@dataclass(frozen=True)
+class Product:
+    """``W N``: int8 weights [O, I / group, ...] on the counts ``source``.
+
+    ``window`` is None for a dense layer: counts [N, I], weights [O, I].
+    """
+
+    source: str
+    weight: NDArray[np.int8]
+    window: Window | None
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """``q N``: whole numbers q (one, or [C, 1, ...] per channel) times the counts ``source``."""
+
+    source: str
+    weight: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Analog:
+    """A current that is the same at every step: ``t * clip(round(gain * tensor), low, high)``.
+
+    ``tensor`` is computed once, in float; ``gain`` (float32) turns it into units of the weights.
+    In a layer that has no other current, 0 and theta limit it, which changes no count.
+    """
+
+    tensor: str
+    gain: NDArray[np.float32]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+    def units(self, value: Array) -> NDArray[np.int64]:
+        """The current of one step in units of the weights."""
+        rounded = np.rint(np.asarray(value, np.float32) * self.gain).astype(np.int64)
+        return np.asarray(np.clip(rounded, self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of neurons; arrays per channel broadcast against one sample, [C, 1, ...].
+
+    Attributes:
+        name: of the IF node; ``output`` is the tensor of its counts, ``shape`` one sample's.
+        bias: int64, added at every step.
+        threshold: odd, in units of the weights.
+        pool: attributes of a max-pool of the currents, in front of the neurons; or None.
+    """
+
+    name: str
+    output: str
+    shape: tuple[int, ...]
+    products: tuple[Product, ...]
+    analogs: tuple[Analog, ...]
+    shortcuts: tuple[Shortcut, ...]
+    bias: NDArray[np.int64]
+    threshold: NDArray[np.int64]
+    resolution: int = 1
+    zero_point: int = 0
+    wide: bool = False
+    pool: Mapping[str, object] | None = None
+
+    @property
+    def constant(self) -> bool:
+        """Whether the current is the same at every step."""
+        return not (self.products or self.shortcuts or self.wide)
+
+    @property
+    def sources(self) -> list[str]:
+        return [*(p.source for p in self.products), *(s.source for s in self.shortcuts)]
+
+
+@dataclass(frozen=True)
+class Move:
+    """Counts moved, chosen, pooled or added up: a standard operator on uint8, exact by nature.
+
+    ``op`` is Concat, Gather, MaxPool, Pad, Reshape, Slice, Transpose, DepthToSpace, SpaceToDepth,
+    or ``SumPool``: the sum over a window. ``constants`` follow the sources as inputs.
+    """
+
+    output: str
+    op: str
+    sources: tuple[str, ...]
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    constants: tuple[Array, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A tensor of the readout: ``scale * N_T / T + offset`` of the counts ``source``."""
+
+    output: str
+    source: str
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """An SNN on integers: `operations` in order at every step, float before and behind.
+
+    Attributes:
+        snn: the description it was made from; its graph computes the analog currents, and the
+            readout from `means`.
+        timesteps: the largest T, for which the bounds are proved.
+    """
+
+    snn: Snn
+    operations: tuple[Layer | Move, ...]
+    means: tuple[Mean, ...]
+    timesteps: int
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(op for op in self.operations if isinstance(op, Layer))
+
+    @property
+    def neurons(self) -> tuple[Neuron, ...]:
+        return self.snn.neurons
+
+    @cached_property
+    def analogs(self) -> tuple[str, ...]:
+        """The float tensors that enter as constant currents."""
+        names = (each.tensor for layer in self.layers for each in layer.analogs)
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What an integer network did on N samples.
+
+    Attributes:
+        counts: of each layer by name, uint8 [T, N, ...]: spikes up to and with each step.
+        outputs: the network's outputs by name, for each number of steps from 1 to T.
+    """
+
+    counts: dict[str, NDArray[np.uint8]]
+    outputs: dict[int, dict[str, Array]]
+
+
+def run(
+    network: IntegerNetwork,
+    feeds: Mapping[str, Array],
+    timesteps: int,
+    analog: Mapping[str, Array] | None = None,
+) -> Counted:
+    """Count for ``timesteps`` steps on ``feeds`` [N, ...]; the definition of the integer network.
+
+    Args:
+        analog: values of `IntegerNetwork.analogs`; computed in float32 by default.
+    """
+    given = dict(analog or evaluate(network.snn.graph, feeds, network.analogs, dtype=np.float32))
+    samples = len(next(iter(feeds.values())))
+    before = {layer.output: np.zeros((samples, *layer.shape), np.uint8) for layer in network.layers}
+    recorded: dict[str, list[Array]] = {layer.name: [] for layer in network.layers}
+    outputs = {}
+    for t in range(1, timesteps + 1):
+        counts = step(network, before, given, t)
+        for layer in network.layers:
+            recorded[layer.name].append(counts[layer.output])
+        outputs[t] = readout(network, counts, feeds, t)
+        before = {layer.output: counts[layer.output] for layer in network.layers}
+    return Counted({name: np.stack(each) for name, each in recorded.items()}, outputs)
+
+
+def step(
+    network: IntegerNetwork, before: Mapping[str, Array], analog: Mapping[str, Array], t: int
+) -> Counts:
+    """All counts after step ``t`` (from 1), from the layers' counts ``before`` it, by tensor."""
+    counts: Counts = {}
+    for operation in network.operations:
+        if isinstance(operation, Layer):
+            current = total_current(operation, counts, analog, t)
+            counts[operation.output] = fire(operation, current, counts, before[operation.output])
+        else:
+            counts[operation.output] = move(operation, [counts[s] for s in operation.sources])
+    return counts
+
+
+def total_current(layer: Layer, counts: Counts, analog: Mapping[str, Array], t: int) -> Array:
+    """``C_t`` in units of the weights, int64."""
+    total: Array = t * layer.bias
+    for product in layer.products:
+        total = total + _multiply(product, counts[product.source])
+    for each in layer.analogs:
+        total = total + t * each.units(analog[each.tensor])
+    if layer.wide:
+        for shortcut in layer.shortcuts:
+            total = total + shortcut.weight * counts[shortcut.source].astype(np.int64)
+    return total
+
+
+def fire(layer: Layer, current: Array, counts: Counts, before: Array) -> NDArray[np.uint8]:
+    """The counts ``N_t``, from ``C_t`` and ``N_(t-1)``."""
+    count = before.astype(np.int64)
+    if layer.wide:
+        fired = 2 * current >= layer.threshold * (2 * count + 1)
+        return np.asarray((count + fired).astype(np.uint8))
+    ratio, theta = layer.resolution, layer.threshold
+    rounded = (2 * ratio * current + theta) // (2 * theta)
+    held = np.clip(rounded + layer.zero_point, 0, 255)
+    if layer.pool is not None:
+        held = _pooled(layer.pool, held)
+    if layer.constant:  # the steps are even: no spike waits for the step before
+        return np.asarray(held.astype(np.uint8))
+    needed = layer.zero_point + (ratio + 1) // 2 + ratio * count
+    for shortcut in layer.shortcuts:
+        needed = needed - shortcut.weight * counts[shortcut.source].astype(np.int64)
+    return np.asarray((count + (held >= needed)).astype(np.uint8))
+
+
+def readout(
+    network: IntegerNetwork, counts: Counts, feeds: Mapping[str, Array], t: int
+) -> dict[str, Array]:
+    """The network's outputs by name after ``t`` steps, in float32."""
+    means = {
+        m.output: counts[m.source].astype(np.float32) * m.scale / np.float32(t) + m.offset
+        for m in network.means
+    }
+    names = [o.name for o in network.snn.graph.outputs]
+    return evaluate(network.snn.graph, {**feeds, **means}, names, dtype=np.float32)
+
+
+def _multiply(product: Product, counts: Array) -> Array:
+    """Exact: float64 holds every integer that can arise."""
+    if product.window is None:
+        return np.asarray(counts.astype(np.float64) @ product.weight.T.astype(np.float64)).astype(
+            np.int64
+        )
+    node = gs.Node("Conv", attrs=product.window.attributes())
+    inputs = [counts.astype(np.float64), product.weight.astype(np.float64)]
+    return kernels.conv(node, inputs, np.dtype(np.float64)).astype(np.int64)
+
+
+# --- moves ----------------------------------------------------------------------------------------
+
+
+def move(operation: Move, values: Sequence[Array]) -> Array:
+    """What ``operation`` makes of counts (or of anything else, to learn where values go)."""
+    kind, attributes = operation.op, operation.attributes
+    first = values[0]
+    if kind == "MaxPool":
+        return _pooled(attributes, first)
+    if kind == "SumPool":
+        return _summed(attributes, first)
+    if kind == "Concat":
+        return np.concatenate(values, axis=1)
+    if kind == "Reshape":
+        return first.reshape(operation.constants[0])
+    if kind == "Transpose":
+        return first.transpose([int(i) for i in _ints(attributes["perm"])])
+    if kind == "Gather":
+        return np.take(first, operation.constants[0], axis=_int(attributes["axis"]))
+    if kind == "Pad":
+        begins, ends = np.split(np.asarray(operation.constants[0]), 2)
+        return np.pad(first, list(zip(begins, ends, strict=True)))
+    if kind == "Slice":
+        return first[_slices(operation, first.ndim)]
+    return _blocks(kind, _int(attributes["blocksize"]), str(attributes.get("mode", "DCR")), first)
+
+
+def _pooled(attributes: Mapping[str, object], values: Array) -> Array:
+    node = gs.Node("MaxPool", attrs=dict(attributes))
+    return kernels.max_pool(node, [values], values.dtype)
+
+
+def _summed(attributes: Mapping[str, object], values: Array) -> Array:
+    kernel = _ints(attributes["kernel_shape"])
+    channels = values.shape[1]
+    weight = np.ones((channels, 1, *kernel), np.float64)
+    node = gs.Node(
+        "Conv",
+        attrs={"strides": attributes["strides"], "pads": attributes["pads"], "group": channels},
+    )
+    total = kernels.conv(node, [values.astype(np.float64), weight], np.dtype(np.float64))
+    return total.astype(values.dtype)
+
+
+def _slices(operation: Move, rank: int) -> tuple[slice, ...]:
+    starts, ends, axes, steps = (np.asarray(c).tolist() for c in operation.constants)
+    taken = [slice(None)] * rank
+    for start, end, axis, stride in zip(starts, ends, axes, steps, strict=True):
+        taken[axis] = slice(start, end, stride)
+    return tuple(taken)
+
+
+def _blocks(kind: str, size: int, mode: str, x: Array) -> Array:
+    """DepthToSpace and SpaceToDepth of [N, C, H, W]."""
+    n, c, h, w = x.shape
+    if kind == "SpaceToDepth":
+        split = x.reshape(n, c, h // size, size, w // size, size)
+        return split.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * size**2, h // size, w // size)
+    if mode == "DCR":
+        split = x.reshape(n, size, size, c // size**2, h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        split = x.reshape(n, c // size**2, size, size, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return split.reshape(n, c // size**2, h * size, w * size)
+
+
+def _ints(value: object) -> list[int]:
+    assert isinstance(value, (list, tuple))
+    return [int(i) for i in value]
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, (int, np.integer))
+    return int(value)

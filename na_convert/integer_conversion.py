@@ -1,0 +1,146 @@
+"""From an SNN to its int8 file: thresholds tied or not, weights quantised, the file written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .behaviour import rows
+from .data import Samples
+from .errors import UsageError
+from .forms import Int8Form
+from .graph import Parts
+from .integer import IntegerNetwork
+from .layers import match_layers
+from .passes import quantise_weights
+from .passes.quantise_weights import Quantised
+from .passes.tie_shortcuts import Tied, tie_shortcuts
+from .results import Quantisation
+from .running import file_runner
+from .snn import Snn, neuron_nodes, parameters
+from .teacher_forcing import runner
+
+Array: TypeAlias = NDArray[Any]
+
+TIE_CHOICES = ("auto", "always", "never")
+TYPICAL_SAMPLES = 256  # for the mean activations
+DECIDING_SAMPLES = 512  # on which `auto` compares tied and untied thresholds
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The integer network, its file, and what is reported of it."""
+
+    network: IntegerNetwork
+    parts: Parts
+    report: Quantisation
+
+
+def convert(
+    network: Snn,
+    staircase_ann: gs.Graph,
+    samples: Samples,
+    form: Int8Form,
+    *,
+    tie: str = "auto",
+    given: bool = False,
+) -> Int8:
+    """``network`` on integers, as a file of ``form``.
+
+    Args:
+        tie: thresholds along identity shortcuts: "always" made equal, "never", or "auto": where
+            that does not lower the accuracy (without labels: the agreement) on ``samples``.
+        given: the samples are the user's, not random numbers: they decide on tying, and biases are
+            corrected for their mean activations.
+
+    Raises UsageError for another ``tie`` or T above 255, NotConvertible naming what has no integer
+    form.
+    """
+    if tie not in TIE_CHOICES:
+        raise UsageError(f"--tie-shortcuts {tie}: one of {', '.join(TIE_CHOICES)} is needed")
+    typical = _typical(network, staircase_ann, samples) if given else None
+    free, tied = None, tie_shortcuts(network)
+    if tie != "always" or not tied.raised:
+        free = quantise_weights.run(network, network.timesteps, typical)
+    if not tied.raised:
+        assert free is not None
+        return _written(free, form, Tied(network, {}), "no shortcut whose thresholds differ", given)
+    if tie == "never" or (tie == "auto" and not given):
+        assert free is not None
+        why = "as asked" if tie == "never" else "no data to decide on: thresholds stay"
+        return _written(free, form, Tied(network, {}), why, given)
+    bound = quantise_weights.run(
+        tied.network, network.timesteps, _of_tied(typical, network, tied.network)
+    )
+    if free is None:
+        return _written(bound, form, tied, "as asked", given)
+    score = [_score(each, form, staircase_ann, network, samples) for each in (free, bound)]
+    what = "accuracy" if samples.labels is not None else "agreement"
+    why = f"{what} at T = {network.timesteps}: {score[0]:.1%} as they are, {score[1]:.1%} tied"
+    if score[1] >= score[0]:
+        return _written(bound, form, tied, why, given)
+    return _written(free, form, Tied(network, {}), why, given)
+
+
+def _written(found: Quantised, form: Int8Form, tied: Tied, why: str, corrected: bool) -> Int8:
+    report = Quantisation(found.layers, bool(tied.raised), why, tied.raised, corrected)
+    return Int8(found.network, form.parts(found.network), report)
+
+
+def _typical(network: Snn, staircase_ann: gs.Graph, samples: Samples) -> dict[str, Array]:
+    """Mean share of steps at which each neuron fires, from the ANN's activations, by tensor."""
+    layers = match_layers(network, staircase_ann)
+    names = [layer.neuron.output for layer in layers]
+    run = runner(staircase_ann, network.carried, (), names)
+    total: dict[str, Array] = {}
+    count = min(len(samples), TYPICAL_SAMPLES)
+    for start in range(0, count, _BATCH):
+        values = run(rows(samples.feeds, start, min(_BATCH, count - start)))
+        for layer in layers:
+            share = layer.unit_output(values[layer.neuron.output].astype(np.float64))
+            total[layer.spikes] = total.get(layer.spikes, 0) + share.sum(axis=0)
+    return {name: value / count for name, value in total.items()}
+
+
+def _of_tied(
+    typical: Mapping[str, Array] | None, network: Snn, tied: Snn
+) -> dict[str, Array] | None:
+    """The same activations in spikes that are worth more."""
+    if typical is None:
+        return None
+    found = {}
+    for before, after in zip(neuron_nodes(network.graph), neuron_nodes(tied.graph), strict=True):
+        name = before.outputs[0].name
+        ratio = np.asarray(parameters(before).amplitude / parameters(after).amplitude, np.float64)
+        found[name] = typical[name] * ratio
+    return found
+
+
+def _score(
+    found: Quantised, form: Int8Form, staircase_ann: gs.Graph, network: Snn, samples: Samples
+) -> float:
+    """Accuracy, or agreement with the ANN, of the integer network at its T."""
+    model = form.parts(found.network).whole()
+    run = file_runner(model)
+    output = staircase_ann.outputs[0].name
+    reference = runner(staircase_ann, network.carried, (), [output])
+    hits, count = 0, min(len(samples), DECIDING_SAMPLES)
+    for start in range(0, count, _BATCH):
+        feeds = rows(samples.feeds, start, min(_BATCH, count - start))
+        made = _classes(run(feeds, network.timesteps).outputs[network.timesteps][output])
+        if samples.labels is not None:
+            wanted = samples.labels[start : start + len(made)]
+        else:
+            wanted = _classes(reference(feeds)[output])
+        hits += int(np.count_nonzero(made == wanted))
+    return hits / count
+
+
+def _classes(logits: Array) -> Array:
+    return np.asarray(logits.reshape(len(logits), -1).argmax(axis=1))

@@ -1,0 +1,136 @@
+"""int8 files in onnxruntime, step by step, as a `Simulation` like any other form's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from .cut import Runner, cut_model
+from .errors import ModelError, UsageError
+from .forms.int8_file import restore
+from .forms.int8_nodes import counts_name
+from .integer import IntegerNetwork, Layer, total_current
+from .integer_view import worth
+from .runtime import Backend, session
+from .simulation import Simulation
+
+Array: TypeAlias = NDArray[Any]
+Feeds: TypeAlias = Mapping[str, Array]
+
+
+def int8_unrolled_runner(
+    model: onnx.ModelProto,
+    record: Sequence[str] = (),
+    threads: int = 0,
+    backend: Backend | None = None,
+) -> Callable[[Feeds, int], Simulation]:
+    """An int8 file with a fixed number of steps, for as many or fewer.
+
+    Counts come from the file's own nodes; a recorded layer's currents follow from them, its weights
+    and bias, in whole numbers.
+    """
+    network = restore(model)
+    steps = fixed_steps(model)
+    layers = {layer.name: layer for layer in network.layers}
+    unknown = [name for name in record if name not in layers]
+    if unknown:
+        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
+    recorded = [layers[name] for name in record]
+    means = [m.source for m in network.means]
+    currents = [s for layer in recorded for s in (layer.output, *layer.sources)]
+    tensors = list(dict.fromkeys([*means, *currents]))
+    analogs = list(dict.fromkeys(a.tensor for layer in recorded for a in layer.analogs))
+    runners: dict[int, Runner] = {}
+    names = [o.name for o in model.graph.output]
+    readout = cut_model(model, [m.output for m in network.means], names, threads, backend=backend)
+
+    def run(feeds: Feeds, timesteps: int) -> Simulation:
+        if timesteps > steps:
+            raise UsageError(
+                f"T = {timesteps}: this file makes {steps} time steps",
+                remedy="convert it again with a larger -T, or with --form loop",
+            )
+        if timesteps not in runners:
+            wanted = [_at(tensor, t) for tensor in tensors for t in range(1, timesteps + 1)]
+            runners[timesteps] = cut_model(model, (), [*wanted, *analogs], threads, backend=backend)
+        values = runners[timesteps](feeds)
+        outputs = {
+            t: readout({**feeds, **_means(network, values, t)}) for t in range(1, timesteps + 1)
+        }
+        found = {layer.name: _recorded(network, layer, values, timesteps) for layer in recorded}
+        return Simulation(
+            outputs, {k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}
+        )
+
+    return run
+
+
+def counts_in_onnxruntime(
+    model: onnx.ModelProto,
+    network: IntegerNetwork,
+    feeds: Feeds,
+    *,
+    optimise: bool = True,
+    threads: int = 0,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The counts [T, N, ...] of every layer by name, and the analog currents that led to them."""
+    steps = network.timesteps
+    tensors = {(layer.name, t): _at(layer.output, t)
+               for layer in network.layers for t in range(1, steps + 1)}  # fmt: skip
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
+    analogs = [name for name in network.analogs if name not in known]
+    wanted = [*tensors.values(), *analogs]
+    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    found = dict(zip(wanted, session(extended, threads=threads, optimise=optimise).run(
+        wanted, dict(feeds)), strict=True))  # fmt: skip
+    counts = {
+        layer.name: np.stack([found[tensors[layer.name, t]] for t in range(1, steps + 1)])
+        for layer in network.layers
+    }
+    inputs = {name: np.asarray(feeds[name]) for name in network.analogs if name in feeds}
+    return counts, {**inputs, **{name: found[name] for name in analogs}}
+
+
+def fixed_steps(model: onnx.ModelProto) -> int:
+    """The number of steps that an unrolled file makes."""
+    return next(int(p.value) for p in model.metadata_props if p.key == "na_convert.fixed")
+
+
+def _at(tensor: str, t: int) -> str:
+    return f"{counts_name(tensor)}_t{t}"
+
+
+def _means(network: IntegerNetwork, values: Mapping[str, Array], t: int) -> dict[str, Array]:
+    return {
+        m.output: values[_at(m.source, t)].astype(np.float32) * m.scale / np.float32(t) + m.offset
+        for m in network.means
+    }
+
+
+def _recorded(
+    network: IntegerNetwork, layer: Layer, values: Mapping[str, Array], timesteps: int
+) -> tuple[Array, Array]:
+    """Currents [T, N, ...] in real units, and spikes (1 or 0), from the counts."""
+    neuron = next(n for n in network.neurons if n.name == layer.name)
+    unit = worth(layer, neuron)
+    total: Array = np.zeros((), np.float64)
+    count: Array = np.zeros((), np.int64)
+    currents, spikes = [], []
+    for t in range(1, timesteps + 1):
+        counts = {name: values[_at(name, t)] for name in layer.sources}
+        now = total_current(layer, counts, values, t).astype(np.float64)
+        if not layer.wide:
+            for s in layer.shortcuts:
+                given = s.weight * counts[s.source].astype(np.float64)
+                now = now + given * layer.threshold / layer.resolution
+        counted = values[_at(layer.output, t)].astype(np.int64)
+        currents.append(((now - total) * unit).astype(np.float32))
+        spikes.append((counted - count).astype(np.float32))
+        total, count = now, counted
+    return np.stack(currents), np.stack(spikes)

@@ -1,0 +1,432 @@
+"""An `Snn` as an integer network: int8 weights, odd integer thresholds, uint8 counts.
+
+Requires the description of `na_convert.snn`; ensures an `IntegerNetwork` whose bounds hold for any
+input and any T up to the one given (`integer_bounds`), or refuses by node name. Cases:
+
+* constant current into the first neurons: rounded once, in units of threshold / 8191;
+* one convolution or dense layer: int8 weights, scale per output channel (`weight_scales`);
+* a second convolution (downsampling shortcut): joined with the first (`join_terms`);
+* an identity shortcut: a whole number of counts, at a resolution that uint8 holds
+  (`shortcut_ratio`); 1 where the thresholds along it are tied (`tie_shortcuts`); what is left over
+  through the convolution, as further input channels, where that is larger than 1x1;
+* a sum of counts without any convolution: the first of them becomes a depthwise convolution;
+* anything else that is affine, and shortcuts whose ratio uint8 does not hold well enough: a wide
+  layer, exact sums of whole numbers in float32;
+* weights on a grid of their own (low-bit training): their own integers, error 0;
+* typical activations given: biases corrected for the mean error of rounding the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from na_convert import kernels
+from na_convert.errors import NotConvertible, UsageError
+from na_convert.graph import is_ours, label
+from na_convert.integer import (
+    Analog,
+    IntegerNetwork,
+    Layer,
+    Mean,
+    Move,
+    Product,
+    Shortcut,
+    Window,
+)
+from na_convert.integer import move as apply
+from na_convert.integer_bounds import (
+    FLOAT32,
+    INT16,
+    LARGEST_THRESHOLD,
+    bounds,
+    worst_sum,
+    zero_point,
+)
+from na_convert.results import QuantisedLayer, Refusal
+from na_convert.snn import Snn, neuron_nodes, parameters
+
+from .count_sums import FOLDED, MOST, Counts, Reading, Sum, Term, read
+from .join_terms import join
+from .shortcut_ratio import Ratio, best_ratio
+from .weight_scales import Scaled, choose
+
+Array: TypeAlias = NDArray[np.float64]
+
+MOST_TIMESTEPS = 255
+TOLERATED = 0.05  # of a threshold: what a shortcut may be off by at half its largest count
+WORTH_A_CHANNEL = 0.02  # from here on what is left over goes through the convolution
+_NARROWER = (127, 63, 31, 15, 7)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    network: IntegerNetwork
+    layers: tuple[QuantisedLayer, ...]
+
+
+def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None) -> Quantised:
+    """The integer network of ``network`` for up to ``timesteps`` steps.
+
+    Args:
+        typical: mean spikes per step of each neuron, by the name of the layer's output, [C, ...]
+            of one sample: biases then make up, on average, for what rounding did to the weights.
+
+    Raises UsageError where ``timesteps`` is not in 1 .. 255, NotConvertible naming every node that
+    has no integer form.
+    """
+    if not 1 <= timesteps <= MOST_TIMESTEPS:
+        raise UsageError(
+            f"T = {timesteps}: int8 counts reach from 1 to {MOST_TIMESTEPS} time steps",
+            remedy="take fewer steps, or float weights",
+        )
+    reading = read(network, timesteps)
+    builder = _Builder(network, reading, timesteps, typical or {})
+    operations = [each for item in reading.order for each in builder.operations(item)]
+    means = [m for node in network.graph.nodes if is_ours(node, "Decode")
+             for m in builder.means(node)]  # fmt: skip
+    refused = (*reading.refused, *builder.refused)
+    if refused:
+        raise NotConvertible(
+            f"{len(refused)} node(s) have no int8 form",
+            node=refused[0].node,
+            remedy="see the table: each is named with the reason and what to do",
+            refused=refused,
+        )
+    unique = {m.output: m for m in means}
+    integer = IntegerNetwork(network, tuple(operations), tuple(unique.values()), timesteps)
+    return Quantised(integer, tuple(builder.reports))
+
+
+class _Builder:
+    """Makes operations in order; keeps what is known of the counts made so far."""
+
+    def __init__(
+        self, network: Snn, reading: Reading, timesteps: int, typical: Mapping[str, Array]
+    ) -> None:
+        self.network, self.reading, self.timesteps = network, reading, timesteps
+        self.typical = {name: np.asarray(v, np.float64)[None] for name, v in typical.items()}
+        self.nodes = {node.name: node for node in neuron_nodes(network.graph)}
+        self.shapes = {neuron.name: neuron.shape for neuron in network.neurons}
+        self.most = {c.name: c.most for c in reading.values.values() if isinstance(c, Counts)}
+        self.reports: list[QuantisedLayer] = []
+        self.refused: list[Refusal] = []
+
+    def operations(self, item: Move | str) -> list[Move | Layer]:
+        if isinstance(item, Move):
+            for source in item.sources:  # what a ReduceMean makes on its way
+                self.most.setdefault(item.output, self.most.get(source, MOST))
+            self._move_typical([item])
+            return [item]
+        node = self.nodes[item]
+        current = self.reading.currents[item]
+        theta = _per_channel(parameters(node).threshold, self.shapes[item])
+        made = self._layer(node, current, theta)
+        if made is None:
+            reason = "its sums do not fit into float32 whole numbers, even with 4-bit weights"
+            self.refused.append(Refusal(item, node.op, reason, FOLDED))
+            return []
+        return made
+
+    def _layer(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
+        if _is_constant(current):
+            return [self._constant(node, current, theta)]
+        narrow = self._narrow(node, current, theta)
+        return narrow or self._wide(node, current, theta)
+
+    # --- the kinds of layers ----------------------------------------------------------------------
+
+    def _constant(self, node: gs.Node, current: Sum, theta: Array) -> Layer:
+        threshold = np.full(theta.shape, LARGEST_THRESHOLD, np.int64)
+        (tensor, gain), = current.analogs  # fmt: skip
+        shape = self.shapes[node.name]
+        per_unit = _broadcast(threshold / theta, shape) * gain
+        limit = _broadcast(threshold, shape)
+        analog = Analog(tensor, per_unit.astype(np.float32), np.zeros_like(limit), limit)
+        layer = self._new(node, threshold, analogs=(analog,), bias=np.zeros_like(threshold))
+        self._report(layer, None, 0, Ratio(1, (), 0.0))
+        return layer
+
+    def _narrow(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
+        """With uint8 in and out; None where that cannot be."""
+        current = _with_a_term(current)
+        bias = _channels(current.bias, self.shapes[node.name])
+        ratio = self._ratio(node, current, theta)
+        if current.analogs or not current.terms or bias is None or ratio is None:
+            return None
+        if current.pool is not None and current.identities:
+            return None
+        terms = current.terms
+        if ratio.error > WORTH_A_CHANNEL and all(_is_larger(t) for t in terms):
+            terms += self._corrections(current, theta, ratio)
+            ratio = replace(ratio, error=0.0)
+        joined = join(node.outputs[0].name, terms)
+        if joined is None or ratio.error > TOLERATED:
+            return None
+        term, moves = joined
+        for move in moves:
+            self.most[move.output] = max(self.most[s] for s in move.sources)
+        most = self.most[term.source.name]
+        largest = min(127, INT16 // (2 * most))
+        scaled = choose(term.weight, theta, largest)
+        self._move_typical(moves)
+        bias = bias + self._mean_error(term, scaled, theta)
+        shortcuts = tuple(
+            Shortcut(counts.name, _broadcast(q, self.shapes[node.name]))
+            for (counts, _), q in zip(current.identities, ratio.weights, strict=True)
+        )
+        layer = self._new(
+            node,
+            scaled.threshold,
+            products=(Product(term.source.name, scaled.weight, term.window),),
+            shortcuts=shortcuts,
+            bias=np.rint(bias * scaled.threshold / theta).astype(np.int64),
+            resolution=ratio.resolution,
+            zero_point=zero_point(ratio.resolution, shortcuts, self.most) if shortcuts else 0,
+            pool=current.pool,
+        )
+        if not all(b.holds for b in bounds(layer, self.most, self.timesteps)):
+            return None
+        self._report(layer, scaled, largest, ratio)
+        return [*moves, layer]
+
+    def _ratio(self, node: gs.Node, current: Sum, theta: Array) -> Ratio | None:
+        shape = self.shapes[node.name]
+        exact, most = [], []
+        for counts, gain in current.identities:
+            worth = _channels(gain * counts.scale, shape)
+            if worth is None:
+                return None
+            exact.append(worth / theta)
+            most.append(self.most[counts.name])
+        return best_ratio(exact, most, self.timesteps)
+
+    def _move_typical(self, moves: Sequence[Move]) -> None:
+        for move in moves:
+            if all(source in self.typical for source in move.sources):
+                values = [self.typical[source] for source in move.sources]
+                self.typical[move.output] = apply(move, values)
+
+    def _mean_error(self, term: Term, scaled: Scaled, theta: Array) -> Array:
+        """Per channel, what rounding took from the mean current of a step."""
+        typical = self.typical.get(term.source.name)
+        if typical is None:
+            return np.zeros(len(theta))
+        units = (theta / scaled.threshold).reshape(-1, *[1] * (term.weight.ndim - 1))
+        lost = term.weight - scaled.weight * units
+        if term.window is None:
+            return np.asarray((typical @ lost.T)[0])
+        node = gs.Node("Conv", attrs=term.window.attributes())
+        error = kernels.conv(node, [typical, lost], np.dtype(np.float64))[0]
+        return np.asarray(error.reshape(len(theta), -1).mean(axis=1))
+
+    def _corrections(self, current: Sum, theta: Array, ratio: Ratio) -> tuple[Term, ...]:
+        """What the whole numbers of a ratio leave over, as 1x1 convolutions of the shortcuts."""
+        found = []
+        for (counts, gain), q in zip(current.identities, ratio.weights, strict=True):
+            worth = _channels(gain * counts.scale, counts.shape)
+            assert worth is not None
+            rank = len(counts.shape) - 1
+            ones, zeros = (1,) * rank, (0,) * 2 * rank
+            left = np.diag(worth - q / ratio.resolution * theta)
+            found.append(Term(counts, left.reshape(*left.shape, *ones), Window(ones, zeros, ones)))
+        return tuple(found)
+
+    def _wide(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
+        """Whole numbers in float32, with as many bits as fit; None where not even few do."""
+        if current.pool is not None or any(t.window is None for t in current.terms):
+            return None
+        for largest in _NARROWER:
+            made = self._wide_with(node, current, theta, largest)
+            if made is not None:
+                return made
+        return None
+
+    def _wide_with(
+        self, node: gs.Node, current: Sum, theta: Array, largest: int
+    ) -> list[Move | Layer] | None:
+        shape = self.shapes[node.name]
+        channels = len(theta)
+        rows = [t.weight.reshape(channels, -1) for t in current.terms]
+        joined = np.concatenate(rows, axis=1) if rows else np.zeros((channels, 1))
+        scaled = choose(joined, theta, largest)
+        units = scaled.threshold / theta
+        ends = np.cumsum([row.shape[1] for row in rows])[:-1]
+        parts = np.split(scaled.weight, ends, axis=1)
+        products = tuple(
+            Product(t.source.name, part.reshape(t.weight.shape), t.window)
+            for t, part in zip(current.terms, parts, strict=bool(rows))
+        )
+        shortcuts = tuple(
+            Shortcut(
+                counts.name,
+                np.rint(_broadcast(units, shape) * gain * counts.scale).astype(np.int64),
+            )
+            for counts, gain in current.identities
+        )
+        bias = np.rint(_broadcast(units, shape) * current.bias).astype(np.int64)
+        plain = self._new(
+            node, scaled.threshold, products=products, shortcuts=shortcuts, bias=bias, wide=True
+        )
+        layer = self._with_analogs(plain, current, units)
+        if layer is None or not all(b.holds for b in bounds(layer, self.most, self.timesteps)):
+            return None
+        self._report(layer, scaled, largest, Ratio(1, (), 0.0))
+        return [layer]
+
+    def _with_analogs(self, layer: Layer, current: Sum, units: Array) -> Layer | None:
+        """Analog currents get the room that the others leave, at least four thresholds a step."""
+        if not current.analogs:
+            return layer
+        found = {b.what: b for b in bounds(layer, self.most, self.timesteps)}
+        room = FLOAT32 - found["sum in float32"].worst - 2 * self.timesteps
+        limit = room // (2 * self.timesteps * len(current.analogs))
+        if limit < 4 * int(layer.threshold.max()):
+            return None
+        high = np.full((), limit, np.int64)
+        per_unit = _broadcast(units, layer.shape)
+        analogs = tuple(
+            Analog(tensor, (per_unit * gain).astype(np.float32), -high, high)
+            for tensor, gain in current.analogs
+        )
+        return replace(layer, analogs=analogs)
+
+    # --- layers and reports -----------------------------------------------------------------------
+
+    def _new(
+        self,
+        node: gs.Node,
+        threshold: NDArray[np.int64],
+        *,
+        bias: NDArray[np.int64],
+        products: tuple[Product, ...] = (),
+        analogs: tuple[Analog, ...] = (),
+        shortcuts: tuple[Shortcut, ...] = (),
+        resolution: int = 1,
+        zero_point: int = 0,
+        wide: bool = False,
+        pool: dict[str, object] | None = None,
+    ) -> Layer:
+        shape = self.shapes[node.name]
+        return Layer(
+            node.name,
+            node.outputs[0].name,
+            shape,
+            products,
+            analogs,
+            shortcuts,
+            _broadcast(bias, shape),
+            _broadcast(threshold, shape),
+            resolution,
+            zero_point,
+            wide,
+            pool,
+        )
+
+    def _report(self, layer: Layer, scaled: Scaled | None, largest: int, ratio: Ratio) -> None:
+        self.reports.append(
+            QuantisedLayer(
+                layer.name,
+                largest.bit_length() + 1 if largest else 0,
+                scaled.error if scaled else 0.0,
+                scaled.threshold_error if scaled else 0.0,
+                scaled.on_grid if scaled else 0,
+                len(layer.threshold),
+                ratio.resolution,
+                ratio.error,
+                layer.wide,
+                worst_sum(layer, self.most, self.timesteps),
+            )
+        )
+
+    # --- the readout ------------------------------------------------------------------------------
+
+    def means(self, decode: gs.Node) -> list[Mean]:
+        """Of the counts that ``decode`` reads; of a sum, those of every neuron it comes from."""
+        value = self.reading.values.get(decode.inputs[0].name)
+        if isinstance(value, Counts):
+            return [_mean(decode.outputs[0].name, value)]
+        found = []
+        for name in _neuron_tensors(decode.inputs[0]):
+            counts = self.reading.values[name]
+            assert isinstance(counts, Counts)
+            found.append(_mean(name, counts))
+        if not found:
+            self.refused.append(
+                Refusal(label(decode), "Decode", "its input has no integer form", FOLDED)
+            )
+        return found
+
+
+def _is_constant(current: Sum) -> bool:
+    alone = len(current.analogs) == 1 and not (current.terms or current.identities)
+    return alone and not np.any(current.bias) and current.pool is None
+
+
+def _is_larger(term: Term) -> bool:
+    """Whether a shortcut's channels beside this convolution's inputs add little to its cost."""
+    return term.window is not None and term.window.group == 1 and term.weight[0, 0].size >= 4
+
+
+def _with_a_term(current: Sum) -> Sum:
+    """Counts without a convolution beside them: the first becomes one, channel by channel."""
+    if current.terms or not current.identities:
+        return current
+    (counts, gain), *others = current.identities
+    worth = _channels(gain * counts.scale, counts.shape)
+    rank = len(counts.shape) - 1
+    if worth is None or rank < 1:
+        return current
+    channels = counts.shape[0]
+    ones, zeros = (1,) * rank, (0,) * 2 * rank
+    weight = worth.reshape(channels, 1, *ones)
+    term = Term(counts, weight, Window(ones, zeros, ones, channels))
+    return replace(current, terms=(term,), identities=tuple(others))
+
+
+def _neuron_tensors(tensor: gs.Tensor) -> Iterable[str]:
+    """Names of the neuron outputs that ``tensor`` is computed from."""
+    seen: set[int] = set()
+    stack = [tensor]
+    while stack:
+        current = stack.pop()
+        if id(current) in seen or not current.inputs:
+            continue
+        seen.add(id(current))
+        source = current.inputs[0]
+        if is_ours(source, "IF", "IFPerChannel"):
+            yield current.name
+        else:
+            stack.extend(source.inputs)
+
+
+def _mean(output: str, counts: Counts) -> Mean:
+    scale = np.asarray(counts.scale, np.float32)
+    return Mean(output, counts.name, scale, np.asarray(counts.offset, np.float32))
+
+
+def _channels(values: Array, shape: tuple[int, ...]) -> Array | None:
+    """``values`` [C], or None where they differ within a channel."""
+    if values.size == 1:
+        return np.full(shape[0], float(values.reshape(())))
+    whole = np.broadcast_to(values, shape).reshape(shape[0], -1)
+    return whole[:, 0].copy() if np.all(whole == whole[:, :1]) else None
+
+
+def _per_channel(values: NDArray[np.floating], shape: tuple[int, ...]) -> Array:
+    found = _channels(np.asarray(values, np.float64), shape)
+    if found is None:
+        raise UsageError("thresholds differ within a channel", remedy=FOLDED)
+    return found
+
+
+def _broadcast(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A vector [C] as one that broadcasts against a sample [C, 1, ...]."""
+    if values.ndim == 1 and values.size == shape[0]:
+        return values.reshape(-1, *[1] * (len(shape) - 1))
+    return values

@@ -1,0 +1,158 @@
+"""Small networks, one per case that the int8 passes handle; each ends in a readout called y."""
+
+from __future__ import annotations
+
+import numpy as np
+from na_convert.passes import to_spiking
+
+from na_convert.shapes import of_one_sample
+from na_convert.snn import Snn
+
+from . import build
+
+_PAD = "<pads: ints = [1,1,1,1]>"
+_FIRST = f"c1 = Conv {_PAD} (x, w1)\n" + build.stair("c1", "a1")
+_END = "m = GlobalAveragePool (last)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, wy)"
+
+
+def network(body: str, weights: dict, timesteps: int = 4) -> Snn:
+    """The SNN of ``body``, which holds Staircase nodes."""
+    graph, carried = build.graph(body, {**build.PLAIN, **weights})
+    chosen, _ = to_spiking.choose_neurons(graph)
+    names = [a.outputs[0].name for a in chosen]
+    shapes = of_one_sample(graph, carried, {"x": build.images()}, names)
+    found = to_spiking.run(graph, shapes)
+    assert not found.report.refused
+    return Snn(graph, found.neurons, timesteps, carried)
+
+
+def _body(middle: str) -> str:
+    return _FIRST + middle + _END
+
+
+CASES: dict[str, tuple[str, dict]] = {
+    "plain": (
+        _body(f"c2 = Conv {_PAD} (a1, w2, b2)\n" + build.stair("c2", "last")),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "b2": (6,), "wy": (5, 6)},
+    ),
+    "identity shortcut": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n"
+            + build.stair("c2", "a2", step="other")
+            + f"c3 = Conv {_PAD} (a2, w3)\ns3 = Add (c3, a1)\n"
+            + build.stair("s3", "last", step="third")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w3": (4, 4, 3, 3), "wy": (5, 4),
+         "other": 0.3, "third": 0.47},
+    ),
+    "downsampling shortcut": (
+        _body(
+            "c2 = Conv <pads: ints = [1,1,1,1], strides: ints = [2,2]> (a1, w2)\n"
+            + build.stair("c2", "a2")
+            + f"c3 = Conv {_PAD} (a2, w3, b3)\nd = Conv <strides: ints = [2,2]> (a1, wd)\n"
+            + "s3 = Add (c3, d)\n"
+            + build.stair("s3", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "w3": (6, 6, 3, 3), "b3": (6,),
+         "wd": (6, 4, 1, 1), "wy": (5, 6)},
+    ),
+    "bottleneck": (
+        _body(
+            "c2 = Conv (a1, w2)\n" + build.stair("c2", "a2")
+            + "c3 = Conv (a2, w3)\ns3 = Add (c3, a1)\n" + build.stair("s3", "last", step="other")
+        ),
+        {"w1": (8, 3, 3, 3), "w2": (2, 8, 1, 1), "w3": (8, 2, 1, 1), "wy": (5, 8), "other": 0.43},
+    ),
+    "depthwise": (
+        _body(
+            "c2 = Conv <pads: ints = [1,1,1,1], group: int = 4> (a1, w2)\n"
+            + build.stair("c2", "a2") + "c3 = Conv (a2, w3)\n" + build.stair("c3", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 1, 3, 3), "w3": (6, 4, 1, 1), "wy": (5, 6)},
+    ),
+    "grouped": (
+        _body("c2 = Conv <pads: ints = [1,1,1,1], group: int = 2> (a1, w2)\n"
+              + build.stair("c2", "last")),
+        {"w1": (4, 3, 3, 3), "w2": (6, 2, 3, 3), "wy": (5, 6)},
+    ),
+    "dilated": (
+        _body("c2 = Conv <pads: ints = [2,2,2,2], dilations: ints = [2,2]> (a1, w2)\n"
+              + build.stair("c2", "last")),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "wy": (5, 6)},
+    ),
+    "concat": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n" + build.stair("c2", "a2", step="other")
+            + "both = Concat <axis: int = 1> (a1, a2)\n"
+            + f"c3 = Conv {_PAD} (both, w3)\n" + build.stair("c3", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (3, 4, 3, 3), "w3": (6, 7, 3, 3), "wy": (5, 6), "other": 0.7},
+    ),
+    "average pool": (
+        _body(
+            "p = AveragePool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (a1)\n"
+            + f"c2 = Conv {_PAD} (p, w2)\n" + build.stair("c2", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "wy": (5, 6)},
+    ),
+    "max pool behind neurons": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n" + build.stair("c2", "a2")
+            + "p = MaxPool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (a2)\n"
+            + f"c3 = Conv {_PAD} (p, w3)\n" + build.stair("c3", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w3": (6, 4, 3, 3), "wy": (5, 6)},
+    ),
+    "max pool before neurons": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n"
+            + "p = MaxPool <kernel_shape: ints = [3,3], strides: ints = [2,2], "
+            + "pads: ints = [1,1,1,1]> (c2)\n" + build.stair("p", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "wy": (5, 6)},
+    ),
+    "gemm": (
+        _FIRST + "flat = Flatten (a1)\ng = Gemm <transB: int = 1> (flat, w2, b2)\n"
+        + build.stair("g", "a2") + "h = MatMul (a2, w3)\n" + build.stair("h", "a3")
+        + "y = Gemm <transB: int = 1> (a3, wy)",
+        {"w1": (4, 3, 3, 3), "w2": (7, 256), "b2": (7,), "w3": (7, 9), "wy": (5, 9)},
+    ),
+    "offset without padding": (
+        _FIRST + "c2 = Conv (up, w2)\n" + build.stair("c2", "last") + _END,
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "wy": (5, 6), "lift": -0.2},
+    ),
+    "offset behind padding": (
+        _FIRST + f"c2 = Conv {_PAD} (up, w2)\n" + build.stair("c2", "last") + _END,
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "wy": (5, 6), "lift": -0.2},
+    ),
+    "analog skip": (
+        _body(f"c2 = Conv {_PAD} (a1, w2)\ns2 = Add (c2, c1)\n" + build.stair("s2", "last")),
+        {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "wy": (5, 4)},
+    ),
+    "scaled and split": (
+        _body(
+            "v = Mul (a1, factor)\nu0, u1 = Split <axis: int = 1> (v, halves)\n"
+            + f"c2 = Conv {_PAD} (u1, w2)\n" + build.stair("c2", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 2, 3, 3), "wy": (5, 6),
+         "factor": np.array([0.5, 1.5, 2.0, 0.25], np.float32).reshape(4, 1, 1),
+         "halves": np.array([2, 2], np.int64)},
+    ),
+    "counts without weights": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n" + build.stair("c2", "a2", step="other")
+            + "s = Add (a1, a2)\n" + build.stair("s", "a3", step="wide")
+            + "c4 = Conv (a3, w4)\n" + build.stair("c4", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w4": (6, 4, 1, 1), "wy": (5, 6),
+         "other": 0.3, "wide": 0.8},
+    ),
+}  # fmt: skip
+for _name in ("offset without padding", "offset behind padding"):
+    _text, _weights = CASES[_name]
+    CASES[_name] = (_text.replace("c2 = Conv", "up = Add (a1, lift)\nc2 = Conv", 1), _weights)
+
+
+def case(name: str, timesteps: int = 4) -> Snn:
+    body, weights = CASES[name]
+    return network(body, weights, timesteps)

@@ -1,0 +1,259 @@
+"""The int8 form, case by case: numpy, onnxruntime and onnx.reference count the same, spike for
+spike, and what they count is the float network with rounded weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from na_convert.passes import quantise_weights
+from na_convert.passes.tie_shortcuts import tie_shortcuts
+from onnx.reference import ReferenceEvaluator
+
+from na_convert.errors import NotConvertible, UsageError
+from na_convert.forms.int8_file import restore
+from na_convert.forms.int8_unrolled import int8_parts
+from na_convert.integer import IntegerNetwork, run
+from na_convert.integer_bounds import bounds, largest_counts
+from na_convert.integer_running import counts_in_onnxruntime
+from na_convert.integer_view import view, worth
+from na_convert.runtime import session
+from na_convert.simulation import simulate
+from na_convert.snn import Snn
+
+from . import build
+from .int8_cases import CASES, case
+
+T = 4
+FEEDS = {"x": build.images(2)}
+
+
+def whole(network: IntegerNetwork) -> onnx.ModelProto:
+    parts = int8_parts(network)
+    onnx.checker.check_model(parts.typed(), full_check=True)
+    return parts.whole()
+
+
+def in_reference(model: onnx.ModelProto, network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """Counts after the last step, by layer."""
+    tensors = {layer.name: f"{layer.output}_counts_t{T}" for layer in network.layers}
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    extended.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None)
+        for name in tensors.values()
+    )
+    found = ReferenceEvaluator(extended).run(list(tensors.values()), FEEDS)
+    return dict(zip(tensors, found, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_engine_counts_the_same(name: str) -> None:
+    network = quantise_weights.run(case(name), T).network
+    model = whole(network)
+    for optimise, threads in ((True, 1), (True, 2), (False, 1)):
+        found, analog = counts_in_onnxruntime(
+            model, network, FEEDS, optimise=optimise, threads=threads
+        )
+        expected = run(network, FEEDS, T, analog)
+        for layer in network.layers:
+            np.testing.assert_array_equal(found[layer.name], expected.counts[layer.name])
+            assert found[layer.name].max() > 0
+    for layer, counts in in_reference(model, network).items():
+        np.testing.assert_array_equal(counts, expected.counts[layer][-1])
+    (logits,) = session(model).run(["y"], FEEDS)
+    np.testing.assert_allclose(logits, expected.outputs[T]["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_counts_are_those_of_neurons_with_the_rounded_weights(name: str) -> None:
+    """The membrane recursion in float, on the weights as they became, counts the same."""
+    network = quantise_weights.run(case(name), T).network
+    seen_as = view(network)
+    names = [layer.name for layer in network.layers]
+    floats = simulate(seen_as, FEEDS, T, record=names)
+    counted = run(network, FEEDS, T)
+    for layer in names:
+        steps = np.cumsum(floats.spikes[layer] != 0, axis=0)
+        np.testing.assert_array_equal(steps, counted.counts[layer])
+    for t in range(1, T + 1):
+        np.testing.assert_allclose(counted.outputs[t]["y"], floats.outputs[t]["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_view_is_close_to_the_float_network(name: str) -> None:
+    """Same currents within the rounding of int8, under the same spikes of the first layer."""
+    snn = case(name)
+    found = quantise_weights.run(snn, T)
+    first = snn.neurons[0].name
+    ours = simulate(view(found.network), FEEDS, 1, record=[n.name for n in snn.neurons])
+    theirs = simulate(snn, FEEDS, 1, record=[n.name for n in snn.neurons])
+    np.testing.assert_array_equal(ours.spikes[first] != 0, theirs.spikes[first] != 0)
+    second = snn.neurons[1].name
+    error = np.sqrt(np.mean((ours.currents[second] - theirs.currents[second]) ** 2))
+    assert error <= 0.02 * np.sqrt(np.mean(theirs.currents[second] ** 2))
+    assert all(layer.weight_error < 0.02 for layer in found.layers)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_says_what_it_holds(name: str) -> None:
+    network = quantise_weights.run(case(name), T).network
+    again = restore(_described(whole(network), case(name)))
+    assert again.operations[-1].output == network.operations[-1].output
+    before, after = run(network, FEEDS, T), run(again, FEEDS, T)
+    for layer, counts in before.counts.items():
+        np.testing.assert_array_equal(counts, after.counts[layer])
+    np.testing.assert_array_equal(before.outputs[T]["y"], after.outputs[T]["y"])
+
+
+def _described(model: onnx.ModelProto, snn: Snn) -> onnx.ModelProto:
+    """With the metadata that the pipeline adds."""
+    from na_convert.snn import metadata
+
+    props = {p.key: p.value for p in model.metadata_props}
+    onnx.helper.set_model_props(model, {**metadata(snn, "int8-unrolled", "test", ""), **props})
+    return model
+
+
+# --- layers that only some cases need -------------------------------------------------------------
+
+
+def layers_of(name: str, timesteps: int = T) -> dict[str, object]:
+    return {e.name: e for e in quantise_weights.run(case(name, timesteps), timesteps).layers}
+
+
+@pytest.mark.parametrize("name", ["offset behind padding", "analog skip"])
+def test_what_one_convolution_cannot_hold_is_wide(name: str) -> None:
+    assert any(layer.wide for layer in layers_of(name).values())
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"offset behind padding", "analog skip"}))
+def test_everything_else_is_int8(name: str) -> None:
+    assert not any(layer.wide for layer in layers_of(name).values())
+
+
+def test_a_shortcut_is_added_at_a_resolution_that_tying_makes_one() -> None:
+    snn = case("bottleneck")
+    free = quantise_weights.run(snn, T).layers[-1]
+    assert free.resolution > 1
+    assert free.shortcut_error < 0.05
+    tied = tie_shortcuts(snn)
+    assert tied.raised
+    assert quantise_weights.run(tied.network, T).layers[-1].resolution == 1
+
+
+def test_tied_thresholds_are_the_largest_of_the_chain() -> None:
+    snn = case("identity shortcut")
+    before = {n.name: n.threshold for n in snn.neurons}
+    tied = tie_shortcuts(snn)
+    after = {n.name: n.threshold for n in tied.network.neurons}
+    first, middle, last = before
+    largest = pytest.approx(max(before[first], before[last]))
+    assert (after[first], after[last]) == (largest, largest)
+    assert after[middle] == before[middle]
+    assert snn.neurons[0].threshold == before[first]
+    found = simulate(tied.network, FEEDS, T)
+    assert found.outputs[T]["y"].shape == (2, 5)
+
+
+def test_what_a_ratio_leaves_over_goes_through_the_convolution() -> None:
+    """At T = 16 uint8 has room for a resolution of 7 or less."""
+    snn = case("identity shortcut", 16)
+    network = quantise_weights.run(snn, 16).network
+    layer = network.layers[-1]
+    assert not layer.wide
+    assert layer.products[0].weight.shape[1] == 8  # the shortcut's channels beside the inputs
+    found, analog = counts_in_onnxruntime(whole(network), network, FEEDS)
+    expected = run(network, FEEDS, 16, analog).counts
+    for name, counts in found.items():
+        np.testing.assert_array_equal(counts, expected[name])
+
+
+def test_weights_on_a_grid_stay_as_they_are() -> None:
+    """Low-bit weights: whole multiples of a step per channel, whatever the step."""
+    body, weights = CASES["plain"]
+    rng = np.random.default_rng(3)
+    steps = rng.uniform(0.01, 0.02, (6, 1, 1, 1))
+    grid = rng.integers(-7, 8, (6, 4, 3, 3))
+    grid[:, 0, 0, 0] = 7
+    from .int8_cases import network as build_network
+
+    snn = build_network(body, {**weights, "w2": (grid * steps).astype(np.float32)})
+    found = quantise_weights.run(snn, T)
+    report = found.layers[1]
+    assert (report.on_grid, report.channels) == (6, 6)
+    assert report.weight_error < 1e-6
+    assert report.threshold_error < 0.01
+    kept = found.network.layers[1].products[0].weight.astype(np.int64)
+    for channel in range(6):
+        factor = kept[channel, 0, 0, 0] // 7
+        np.testing.assert_array_equal(kept[channel], factor * grid[channel])
+
+
+def test_typical_activations_correct_the_mean_error() -> None:
+    """Biases make up for what rounding does to the mean current of each channel."""
+    snn = case("plain")
+    rng = np.random.default_rng(0)
+    spikes = rng.uniform(0, 1, (4, 8, 8))
+    source, layer = snn.neurons[0], snn.neurons[1]
+    means = {}
+    for typical in (None, {source.output: spikes}):
+        network = quantise_weights.run(snn, T, typical).network
+        seen_as = view(network)
+        from na_convert.evaluate import evaluate
+        from na_convert.snn import neuron_nodes
+
+        current = neuron_nodes(seen_as.graph)[1].inputs[0].name
+        given = {source.output: spikes[None]}
+        means[typical is None] = evaluate(seen_as.graph, given, [current])[current]
+    node = next(n for n in neuron_nodes(snn.graph) if n.name == layer.name)
+    amplitude = float(source.amplitude)
+    wanted = evaluate(snn.graph, {source.output: spikes[None] * amplitude}, [node.inputs[0].name])[
+        node.inputs[0].name
+    ]
+    errors = {
+        plain: np.abs((found - wanted).mean(axis=(0, 2, 3))).max() for plain, found in means.items()
+    }
+    half_a_unit = worth(network.layers[1], layer).max() / 2  # biases are whole units
+    assert errors[False] <= 1.001 * half_a_unit < errors[True]
+
+
+# --- bounds and refusals --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timesteps", [1, 32, 255])
+def test_bounds_hold_up_to_255_steps(timesteps: int) -> None:
+    network = quantise_weights.run(case("plain", timesteps), timesteps).network
+    most = largest_counts(network)
+    for layer in network.layers:
+        assert all(b.holds for b in bounds(layer, most, timesteps))
+    largest = max(int(np.abs(p.weight).max()) for e in network.layers for p in e.products)
+    assert 2 * largest * timesteps <= 32767
+
+
+@pytest.mark.parametrize("timesteps", [0, 256])
+def test_other_numbers_of_steps_are_refused(timesteps: int) -> None:
+    with pytest.raises(UsageError, match="from 1 to 255"):
+        quantise_weights.run(case("plain"), timesteps)
+
+
+def test_sums_that_uint8_does_not_hold_are_refused_by_name() -> None:
+    with pytest.raises(NotConvertible) as raised:
+        quantise_weights.run(case("average pool", 64), 64)
+    (refusal, *_) = raised.value.refused
+    assert refusal.op == "AveragePool"
+    assert "adds up 4 counts of up to 64" in refusal.reason
+    assert "T up to 63" in refusal.remedy
+
+
+def test_two_linear_layers_in_a_row_are_refused_by_name() -> None:
+    from .int8_cases import network as build_network
+
+    body, weights = CASES["plain"]
+    twice = body.replace("c2 = Conv", "mid = Conv (a1, wm)\nc2 = Conv").replace(
+        "(a1, w2, b2)", "(mid, w2, b2)"
+    )
+    with pytest.raises(NotConvertible) as raised:
+        quantise_weights.run(build_network(twice, {**weights, "wm": (4, 4, 1, 1)}), T)
+    assert raised.value.refused[0].op == "Conv"
+    assert "no neurons in between" in raised.value.refused[0].reason
