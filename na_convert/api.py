@@ -190,7 +190,7 @@ def convert(
     taken: tuple[ExcerptLayer, ...] = ()
     if excerpt is not None:
         measured = equivalence.layers if equivalence is not None else ()
-        taken = take_excerpt(snn, parts.whole(), samples, measured, excerpt)
+        taken = take_excerpt(snn, samples, measured, excerpt)
     result = Result(
         model=info,
         timesteps=snn.timesteps,
@@ -362,7 +362,7 @@ def check(
     broken = [f for f in equivalence.figures if not f.passed]
     taken: tuple[ExcerptLayer, ...] = ()
     if excerpt is not None:
-        taken = take_excerpt(network, snn_file.model, samples, equivalence.layers, excerpt)
+        taken = take_excerpt(network, samples, equivalence.layers, excerpt)
     result = Result(
         model=info,
         timesteps=network.timesteps,

@@ -92,6 +92,10 @@ Shown = Annotated[
     str | None,
     typer.Option("--record", metavar="LAYER,...", help="layers whose spikes an HTML report shows"),
 ]
+Plots = Annotated[
+    Path | None,
+    typer.Option("--plots", metavar="DIR", help="write the charts as .png and .svg (matplotlib)"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of the summary")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print nothing but errors")]
 Verbose = Annotated[
@@ -175,6 +179,7 @@ def convert_command(
     ] = None,
     report: Report = None,
     record: Shown = None,
+    plots: Plots = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -206,10 +211,15 @@ def convert_command(
             weights=weights, tie_shortcuts=tie_shortcuts,
             calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
             progress=progress,
-            excerpt=_excerpt(record, report),
+            excerpt=_excerpt(record, report, plots),
         )  # fmt: skip
 
-    return _carry_out("convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+    def also(result: Result | None, error: NaConvertError | None) -> None:
+        _plot(result, plots)
+
+    return _carry_out(
+        "convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose, also=also
+    )
 
 
 @app.command("inspect")
@@ -315,6 +325,7 @@ def check_command(
         bool, typer.Option("--github", help="print annotations for GitHub Actions")
     ] = False,
     record: Shown = None,
+    plots: Plots = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -345,13 +356,14 @@ def check_command(
             margin=MARGIN if allowed is None else allowed,
             energy=Constants(energy_mac, energy_ac), bisect=bisect,
             scheduler=scheduler, progress=progress,
-            excerpt=_excerpt(record, report),
+            excerpt=_excerpt(record, report, plots),
         )  # fmt: skip
 
     def also(result: Result | None, error: NaConvertError | None) -> None:
         from . import ci
         from .model_io import write_atomically
 
+        _plot(result, plots)
         if junit is not None:
             write_atomically(junit, ci.junit(result, error))
         if github:
@@ -515,13 +527,24 @@ def _carry_out(
     return error.exit_code
 
 
+def _plot(result: Result | None, folder: Path | None) -> None:
+    if result is not None and folder is not None:
+        from .plots import write_plots
+
+        write_plots(result, folder)
+
+
 def _is_html(report: Path | None) -> bool:
     return report is not None and report.suffix.lower() in (".html", ".htm")
 
 
-def _excerpt(record: str | None, report: Path | None) -> tuple[str, ...] | None:
-    """The layers that the report is to show; None where it shows none."""
-    if not _is_html(report):
+def _excerpt(record: str | None, report: Path | None, plots: Path | None) -> tuple[str, ...] | None:
+    """The layers that report and plots are to show; None where there is neither."""
+    if plots is not None:
+        from .plots import require
+
+        require(plots)
+    if not _is_html(report) and plots is None:
         if record is not None:
             raise UsageError("--record needs a report to show it", remedy="--report FILE.html")
         return None

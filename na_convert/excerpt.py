@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from . import snn
 from .cut import takes
 from .data import Samples
+from .forms.folded import to_folded
 from .neurons import even_counts
 from .results import ExcerptLayer, LayerResult, TracedNeuron
-from .running import file_runner
-from .simulation import fixed_batch, membranes, numpy_engine
+from .simulation import fixed_batch, folded_runner, membranes, numpy_engine
 from .simulator import matching_layers
 from .snn import Snn
 
@@ -31,25 +30,27 @@ _RASTER, _LEAST, _MOST = 28, 16, 48  # neurons; time steps
 
 def take_excerpt(
     network: Snn,
-    file: onnx.ModelProto,
     samples: Samples,
     measured: Sequence[LayerResult],
     chosen: Sequence[str] = (),
 ) -> tuple[ExcerptLayer, ...]:
-    """Layers ``chosen`` (names or patterns) of ``file`` on the first sample, for T steps and more.
+    """Layers ``chosen`` (names or patterns) on the first sample, for T steps and more.
+
+    Run in the folded form, whatever the file's: that runs for any number of steps.
 
     Raises UsageError where ``chosen`` fits no layer.
     """
     names = [n.name for n in network.neurons]
     reasons = dict.fromkeys(matching_layers(names, chosen), "") or _telling(measured, names)
     steps = min(_MOST, max(_LEAST, 2 * network.timesteps))
-    size = fixed_batch(file) or 1
+    model = to_folded(network)
+    size = fixed_batch(model) or 1
     feeds = {name: np.asarray(values[:size]) for name, values in samples.feeds.items()}
     double = any(v.dtype == np.float64 for v in feeds.values())
-    if double and not takes(file):  # onnxruntime lacks many operators in double
+    if double and not takes(model):  # onnxruntime lacks many operators in double
         run = numpy_engine(network, steps, list(reasons), np.float64)(feeds)
     else:
-        run = file_runner(file, list(reasons))(feeds, steps)
+        run = folded_runner(model, list(reasons))(feeds, steps)
     nodes = {n.name: n for n in snn.neuron_nodes(network.graph)}
     return tuple(
         _excerpt(name, why, run.currents[name], run.spikes[name], snn.parameters(nodes[name]))

@@ -324,6 +324,47 @@ def test_a_report_of_a_failure(
     assert "agreement is low" in (tmp_path / "out.html").read_text()
 
 
+def test_plots(measured: Result, tmp_path: Path) -> None:
+    """Every chart as two files, the same bytes each time."""
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    from na_convert.plots import write_plots
+
+    written = write_plots(measured, tmp_path / "one")
+    layers = [f"spikes-{layer.name}" for layer in measured.excerpt]
+    names = {"accuracy", "layers", "error", "energy", *layers}
+    assert {(p.stem, p.suffix) for p in written} == {
+        (n, s) for n in names for s in (".png", ".svg")
+    }
+    for path in written:
+        head = path.read_bytes()[:400]
+        assert head.startswith(b"\x89PNG") if path.suffix == ".png" else b"<svg" in head
+    for path in write_plots(measured, tmp_path / "other"):
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
+
+
+def test_plots_of_little(result: Result, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    from na_convert.plots import write_plots
+
+    assert {p.stem for p in write_plots(result, tmp_path)} == {"accuracy", "layers"}
+    assert write_plots(replace(result, equivalence=None), tmp_path) == ()
+
+
+def test_without_matplotlib(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    line = f"check {folder}/net.onnx {folder}/net.snn.onnx --data {folder}/data.npz"
+    assert cli._run([*line.split(), "--plots", f"{tmp_path}/plots"]) == 2
+    assert "pip install 'na-convert[plot]'" in capsys.readouterr().err
+    assert not (tmp_path / "plots").exists()
+
+
 # --- in a browser ---------------------------------------------------------------------------------
 
 
