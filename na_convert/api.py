@@ -20,6 +20,7 @@ from .checks import chosen
 from .cluster import Cluster, job_for
 from .compare import measure
 from .data import InputSpec, Preprocessing, Samples, load_data, random_data
+from .early_exit import run_until_decided
 from .energy import Constants
 from .errors import CheckFailed, ModelError, NotConvertible, UsageError
 from .excerpt import take_excerpt
@@ -31,12 +32,15 @@ from .model_io import Loaded
 from .passes import snap
 from .passes.calibrate import Calibration
 from .results import (
+    ArrayInfo,
+    EarlyExit,
     Equivalence,
     Exactness,
     ExcerptLayer,
     ModelInfo,
     OutputInfo,
     Result,
+    SimulatedLayer,
     SimulationResult,
 )
 from .rungs import failure, of_check, passes_figure
@@ -424,6 +428,7 @@ def record(
     preprocessing: Preprocessing | None = None,
     batch: int | None = None,
     threads: int = 0,
+    early_exit: float | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
     """Run the SNN file ``snn`` on ``data``, batch by batch, and write what it did to ``output``.
@@ -435,24 +440,44 @@ def record(
         batch: samples that run together, which bounds the memory; by default as many as fit into
             256 MB, at most 64.
         threads: of onnxruntime; 0 leaves the choice to it.
+        early_exit: a sample stops when the margin between the two largest entries of the output
+            reaches this; nothing can be written then.
 
     Raises UsageError, ModelError, DataError: something given cannot be used (exit code 2).
     """
     start = time.perf_counter()
+    if early_exit is not None and (output is not None or layers):
+        raise UsageError(
+            "--early-exit writes nothing: samples stop at different T", remedy="leave out -o"
+        )
     loaded = model_io.load(Path(snn))
     info = _model_info(loaded)
     simulator = Simulator(loaded.model, record=layers, threads=threads)
     samples = samples_for(loaded, data, preprocessing, labels)
     steps = simulator.timesteps if timesteps is None else timesteps
     tell = progress or _silent
-    by_timestep, recorded, arrays = recording.record(
-        simulator,
-        samples,
-        steps,
-        output=None if output is None else Path(output),
-        batch=batch,
-        progress=lambda share: tell("simulating", share),
-    )
+    recorded: tuple[SimulatedLayer, ...] = ()
+    arrays: tuple[ArrayInfo, ...] = ()
+    decided: EarlyExit | None = None
+    if early_exit is None:
+        by_timestep, recorded, arrays = recording.record(
+            simulator,
+            samples,
+            steps,
+            output=None if output is None else Path(output),
+            batch=batch,
+            progress=lambda share: tell("simulating", share),
+        )
+    else:
+        decided, by_timestep = run_until_decided(
+            simulator,
+            samples,
+            early_exit,
+            steps,
+            batch=batch,
+            threads=threads,
+            progress=lambda share: tell("simulating", share),
+        )
     return SimulationResult(
         model=info,
         data=samples.description,
@@ -464,6 +489,7 @@ def record(
         arrays=arrays,
         notes=samples.notes,
         seconds=time.perf_counter() - start,
+        early_exit=decided,
     )
 
 

@@ -397,6 +397,10 @@ def simulate_command(
         int | None, typer.Option("--batch", metavar="N", help="samples that run together")
     ] = None,
     threads: Annotated[int, typer.Option("--threads", metavar="N", help="of onnxruntime")] = 0,
+    early_exit: Annotated[
+        str | None,
+        typer.Option("--early-exit", metavar="MARGIN", help="a sample stops at this margin"),
+    ] = None,
     labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
@@ -417,6 +421,9 @@ def simulate_command(
         writable_file(output, "-o", not_over=given)
     at_least(batch, 1, "--batch")
     at_least(threads, 0, "--threads")
+    margin = numbers(early_exit, "--early-exit")
+    if margin is not None and len(margin) > 1:
+        raise UsageError(f"--early-exit {early_exit}: one number is needed")
     if record is not None and output is None:
         raise UsageError("--record needs a file to write to", remedy="give one with -o")
     from . import api, report
@@ -427,7 +434,8 @@ def simulate_command(
             result = api.record(
                 snn, data=data, labels=labels, timesteps=steps, output=output,
                 layers=tuple((record or "").split(",")) if record else (), preprocessing=pixels,
-                batch=batch, threads=threads, progress=progress,
+                batch=batch, threads=threads, early_exit=margin[0] if margin else None,
+                progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("stopped") from None

@@ -108,6 +108,13 @@ def simulation(result: SimulationResult, console: Console) -> None:
             table.add_row(Text(layer.name), shape, f"{layer.spike_rate:.3f}")
         console.print(table)
         console.print()
+    early = result.early_exit
+    if early is not None:
+        text = f"margin {early.margin:g}: a sample takes {early.mean_timesteps:.2f} time steps"
+        console.print(text + (f", accuracy {percent(early.accuracy)}" if early.accuracy else ""))
+        listed = ", ".join(f"T = {t + 1}: {n}" for t, n in enumerate(early.stopped) if n)
+        console.print(f"stopped at {listed}")
+        console.print()
     for note in result.notes:
         console.print(Text(f"note: {note}", style="dim"))
     done = f"{result.model.path}: {result.samples} samples, T = {result.timesteps}"

@@ -84,7 +84,7 @@ def simulation_json(result: SimulationResult) -> dict[str, Any]:
     return {
         "tool": f"na-convert {__version__}",
         "snn": _only(asdict(result.model), "path", "sha256"),
-        **_only(asdict(result), *names),
+        **_only(asdict(result), *names, "early_exit"),
     }
 
 

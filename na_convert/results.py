@@ -530,12 +530,28 @@ class ArrayInfo:
 
 
 @dataclass(frozen=True)
+class EarlyExit:
+    """What stopping each sample at ``margin`` gave.
+
+    Attributes:
+        mean_timesteps: steps that a sample took.
+        stopped: samples that stopped after 1, 2, ... steps; the last also those never decided.
+    """
+
+    margin: float
+    mean_timesteps: float
+    accuracy: float | None
+    stopped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class SimulationResult:
     """What `record` returns, and `na-convert simulate` prints.
 
     Attributes:
         recorded: the layers that were asked for.
         path: of the file written, or None; `arrays` are its contents.
+        early_exit: if asked for; `by_timestep` then is what at most T steps give.
     """
 
     model: ModelInfo
@@ -548,3 +564,4 @@ class SimulationResult:
     arrays: tuple[ArrayInfo, ...]
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    early_exit: EarlyExit | None = None

@@ -204,6 +204,13 @@ class Stepper:
         self.spikes: dict[str, Array] = {}
         self.membranes: dict[str, Array] = {}
 
+    def keep(self, rows: Array) -> None:
+        """Go on with these samples alone: ``rows`` is a mask [N]."""
+        self._state = {
+            name: value[rows] if value.shape[:1] == rows.shape else value
+            for name, value in self._state.items()
+        }
+
     def step(self, feeds: Feeds) -> dict[str, Array]:
         """One time step; the outputs on the mean over the steps so far."""
         values = self._session.run(self._wanted, {**feeds, **self._state})
