@@ -224,5 +224,10 @@ def batches(feeds: Mapping[str, Array], size: int) -> Iterator[dict[str, Array]]
 
 def batch_size(layers: Sequence[Layer], copies: int) -> int:
     """Samples whose neurons fit into `MEMORY`, ``copies`` float32 values each."""
-    one = 4 * copies * sum(layer.size for layer in layers)
-    return max(1, min(_LARGEST_BATCH, MEMORY // one))
+    neurons = sum(layer.size for layer in layers)
+    return max(1, min(_LARGEST_BATCH, neurons_at_once(copies) // neurons))
+
+
+def neurons_at_once(copies: int) -> int:
+    """Neurons of which ``copies`` float32 values fit into `MEMORY`."""
+    return MEMORY // (4 * copies)

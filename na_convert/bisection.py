@@ -31,12 +31,12 @@ from .cut import part_of
 from .data import Samples
 from .errors import UsageError
 from .forms import folded
-from .graph import export_graph, is_constant
-from .layers import Layer, reference_values, split_by_owner
+from .graph import export_graph
+from .layers import Layer, reference_values, sources, split_by_owner
 from .results import Equivalence
 from .running import file_engine, form_name
 from .runtime import session
-from .snn import TIMESTEPS, neuron_nodes
+from .snn import TIMESTEPS
 from .teacher_forcing import runner
 
 Array: TypeAlias = NDArray[Any]
@@ -116,7 +116,7 @@ def _parts(
     stages: Stages, layer: Layer, feeds: Mapping[str, Array], *, constant: bool
 ) -> tuple[_Part, _Part, Array]:
     """Both networks around ``layer``, and what the ANN says there."""
-    before = _layers_before(stages, layer)
+    before = sources(stages.network, stages.layers)[layer.name]
     outputs = [each.neuron.output for each in before]
     own, others = split_by_owner(stages.ann, [*outputs, layer.neuron.output])
     carried = stages.network.carried
@@ -143,23 +143,6 @@ def _parts(
     typed = {name: value.astype(dtype) for name, value in spikes.items()}
     snn = _snn_part(stages, layer, {**feeds, **typed}, frozenset(spikes), steps)
     return ann, snn, values[layer.neuron.output]
-
-
-def _layers_before(stages: Stages, layer: Layer) -> list[Layer]:
-    """The layers whose spikes make up the current of ``layer``."""
-    firing = {id(node): node.name for node in neuron_nodes(stages.network.graph)}
-    tensors = stages.network.graph.tensors()
-    seen: set[int] = set()
-    names, waiting = set(), [tensors[layer.current]]
-    while waiting:
-        tensor = waiting.pop()
-        for node in tensor.inputs:
-            if id(node) in firing:
-                names.add(firing[id(node)])
-            elif id(node) not in seen:
-                seen.add(id(node))
-                waiting += [t for t in node.inputs if not (t.is_empty() or is_constant(t))]
-    return [each for each in stages.layers if each.name in names]
 
 
 def _snn_part(

@@ -14,14 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any, TypeAlias
 
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .behaviour import Behaviour, Elsewhere, Stages, batch_size, batches, observe, rows
+from .behaviour import (
+    Behaviour,
+    Elsewhere,
+    Stages,
+    batch_size,
+    batches,
+    neurons_at_once,
+    observe,
+    rows,
+)
 from .checks import SELECTABLE
 from .connectivity import count_work, pool_sources
 from .data import Samples
@@ -29,7 +37,7 @@ from .diagnosis import diagnose
 from .energy import DEFAULT, Constants, estimate
 from .engines import LayerEngines, compare_engines
 from .exactness import as_ann, exactness_of
-from .layers import Layer, match_layers
+from .layers import Layer, group_sources, in_groups, match_layers
 from .replay import Replay, replay
 from .results import Energy, Equivalence, Figure, LayerResult, Rounding
 from .round_trip import round_trip
@@ -111,7 +119,10 @@ def measure(
         if unrounded is not None:
             before = _replay_unrounded(ann, staircase_ann, unrounded, parts)
             found = _with(found, "replay", before)
-        replayed = replay(ann, staircase_ann, network, parts, lambda share: progress(0.4 * share))
+        replayed = replay(
+            ann, staircase_ann, network, parts, lambda share: progress(0.4 * share),
+            at_once=neurons_at_once(copies=12),
+        )  # fmt: skip
         found = _with(found, "replay", replay_figures(replayed, on_grid=on_grid))
         found = replace(
             found,
@@ -200,18 +211,37 @@ def _replay_unrounded(
 
 
 def _engines(stages: Stages, feeds: Mapping[str, Array]) -> tuple[tuple[LayerEngines, ...], float]:
-    """onnxruntime and numpy on ``feeds``, if onnxruntime runs the file; the outputs' error."""
+    """onnxruntime and numpy on ``feeds``, if onnxruntime runs the file; the outputs' error.
+
+    The layers of a network too large to be recorded at once are recorded in groups.
+    """
     if not stages.runs_in_onnxruntime():
         return (), 0.0
-    network, layers = stages.network, stages.layers
-    engine = file_engine(stages.file, network.timesteps, [each.name for each in layers])
-    found: list[tuple[LayerEngines, ...]] = []
+    layers, copies = stages.layers, 3 * stages.network.timesteps
+    found: list[LayerEngines] = []
     output_error = 0.0
-    for part in batches(feeds, batch_size(layers, copies=3 * network.timesteps)):
-        compared, error = compare_engines(network, layers, part, engine(part), network.timesteps)
-        found.append(compared)
+    for group in in_groups(layers, neurons_at_once(copies)):
+        compared, error = _engines_of(stages, group, feeds, batch_size(layers, copies))
+        found += compared
         output_error = max(output_error, error)
-    merged = tuple(reduce(LayerEngines.merged, each) for each in zip(*found, strict=True))
+    return tuple(found), output_error
+
+
+def _engines_of(
+    stages: Stages, group: Sequence[Layer], feeds: Mapping[str, Array], size: int
+) -> tuple[tuple[LayerEngines, ...], float]:
+    network, last = stages.network, group[-1] is stages.layers[-1]
+    before = group_sources(network, stages.layers, group)
+    names = list(dict.fromkeys(each.name for each in (*before, *group)))
+    engine = file_engine(stages.file, network.timesteps, names)
+    merged: tuple[LayerEngines, ...] = ()
+    output_error = 0.0
+    for part in batches(feeds, size):
+        found, error = compare_engines(
+            network, group, before, part, engine(part), network.timesteps, outputs=last
+        )
+        merged = tuple(a.merged(b) for a, b in zip(merged, found, strict=True)) if merged else found
+        output_error = max(output_error, error)
     return merged, output_error
 
 

@@ -12,6 +12,7 @@ from .results import Diagnosis, Equivalence, LayerResult, Neuron, TimestepResult
 
 BAD = 0.5  # relative error: a quarter of the power of what the layer says is error
 OWN_CAUSES = ("clipping", "quantisation", "unevenness")
+_ONE_SIDED = 0.5  # share of an error's mean size that its mean with sign is
 _FEW = 100  # samples; below it an interval is some 20 points wide
 
 
@@ -75,10 +76,15 @@ def _of_unevenness(found: Equivalence, layer: LayerResult, neurons: Sequence[Neu
             f"more steps: agreement is {_percent(_at(found).agreement)} at T = {found.timesteps} "
             f"and {_percent(longer.agreement)} at T = {longer.T}"
         )
-    return (
+    said = (
         f"spikes arrive unevenly ({_percent(layer.unevenness)} of the neurons of {layer.name!r}): "
-        "train with noise, or with a larger amplitude of it; conversion cannot mend this"
+        "train with noise, or with a larger amplitude of it"
     )
+    part = layer.error.unevenness if layer.error else None
+    calibrated = any(n.bias_shift is not None for n in neurons)
+    if part is None or calibrated or abs(part.mean) < _ONE_SIDED * part.mean_abs:
+        return said
+    return f"{said}; --calibrate-bias can take its mean back, {_percent(part.mean)} of an amplitude"
 
 
 _ADVICE = {

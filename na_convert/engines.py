@@ -60,33 +60,42 @@ class LayerEngines:
 def compare_engines(
     network: Snn,
     layers: Sequence[Layer],
+    before: Sequence[Layer],
     feeds: Mapping[str, Array],
     run: Simulation,
     timesteps: int,
+    *,
+    outputs: bool = True,
 ) -> tuple[tuple[LayerEngines, ...], float]:
-    """Each layer of ``run`` (onnxruntime's) against numpy, and the outputs' relative error.
+    """Each of ``layers`` in ``run`` (onnxruntime's) against numpy, and, with ``outputs``, the
+    outputs' relative error.
 
-    ``run`` must hold the currents and spikes of every layer for at least ``timesteps`` steps.
+    ``run`` must hold the currents and spikes of these layers, and of the layers ``before`` from
+    which their currents and the outputs come, for at least ``timesteps`` steps.
     """
     graph = network.graph
     encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
-    decoded = {n.outputs[0].name: n.inputs[0].name for n in graph.nodes if is_ours(n, "Decode")}
+    ends = [n for n in graph.nodes if is_ours(n, "Decode")] if outputs else []
+    decoded = {n.outputs[0].name: n.inputs[0].name for n in ends}
     tensors = [*(layer.current for layer in layers), *decoded.values()]
     constant = {**feeds, **evaluate(graph, feeds, encoded)}
     advance = layers_with_state()  # for max-pools only: the neurons are cut off
     watched = [_Watched(layer, run.currents[layer.name][0]) for layer in layers]
     total: dict[str, Array] = {}
     for t in range(timesteps):
-        spikes = {layer.spikes: run.spikes[layer.name][t] for layer in layers}
+        spikes = {layer.spikes: run.spikes[layer.name][t] for layer in before}
         now = evaluate(graph, {**constant, **spikes}, tensors, stateful=advance)
         for each in watched:
             name = each.layer.name
             each.step(now[each.layer.current], run.currents[name][t], run.spikes[name][t])
         total = {mean: total.get(mean, 0) + now[name] for mean, name in decoded.items()}
+    found = tuple(each.result(timesteps) for each in watched)
+    if not outputs:
+        return found, 0.0
     means = {mean: value / timesteps for mean, value in total.items()}
-    outputs = evaluate(graph, {**feeds, **means}, [t.name for t in graph.outputs])
-    errors = [relative_error(outputs[n], v) for n, v in run.outputs[timesteps].items()]
-    return tuple(each.result(timesteps) for each in watched), max(errors, default=0.0)
+    read = evaluate(graph, {**feeds, **means}, [t.name for t in graph.outputs])
+    errors = [relative_error(read[n], v) for n, v in run.outputs[timesteps].items()]
+    return found, max(errors, default=0.0)
 
 
 class _Watched:

@@ -16,7 +16,7 @@ from . import snn
 from .activation import NeuronParameters, Ramp, Staircase, read_activation
 from .cut import Runner
 from .errors import CheckFailed
-from .graph import is_ours
+from .graph import is_constant, is_ours
 from .neurons import ACTIVATION_OPS
 from .results import Neuron
 from .snn import IFParameters, Snn
@@ -153,6 +153,59 @@ def _bounded(function: Staircase | Ramp, fired: IFParameters) -> Staircase | Ram
     if isinstance(function, Staircase) or function.bounded:
         return function
     return replace(function, high=function.low + np.asarray(fired.threshold, np.float64))
+
+
+OUTPUTS = ""  # in `sources`: the network's outputs
+
+
+def sources(network: Snn, layers: Sequence[Layer]) -> dict[str, tuple[Layer, ...]]:
+    """By layer name, the layers whose spikes make up its current; under `OUTPUTS` those whose
+    spikes reach the network's outputs."""
+    firing = {id(node): node.name for node in snn.neuron_nodes(network.graph)}
+    tensors = network.graph.tensors()
+    found = {layer.name: _spiking_behind([tensors[layer.current]], firing) for layer in layers}
+    found[OUTPUTS] = _spiking_behind(network.graph.outputs, firing)
+    return {
+        name: tuple(layer for layer in layers if layer.name in names)
+        for name, names in found.items()
+    }
+
+
+def group_sources(
+    network: Snn, layers: Sequence[Layer], group: Sequence[Layer]
+) -> tuple[Layer, ...]:
+    """Of ``layers`` those that the currents of ``group`` come from; if it is the last group, also
+    those that the outputs come from."""
+    found = sources(network, layers)
+    ends = [layer.name for layer in group] + ([OUTPUTS] if group[-1] is layers[-1] else [])
+    names = {each.name for end in ends for each in found[end]}
+    return tuple(layer for layer in layers if layer.name in names)
+
+
+def _spiking_behind(tensors: Sequence[gs.Tensor], firing: Mapping[int, str]) -> set[str]:
+    """Neuron layers from which ``tensors`` are computed without another neuron between."""
+    seen: set[int] = set()
+    names: set[str] = set()
+    waiting = list(tensors)
+    while waiting:
+        for node in waiting.pop().inputs:
+            if id(node) in firing:
+                names.add(firing[id(node)])
+            elif id(node) not in seen:
+                seen.add(id(node))
+                waiting += [t for t in node.inputs if not (t.is_empty() or is_constant(t))]
+    return names
+
+
+def in_groups(layers: Sequence[Layer], neurons: int) -> list[tuple[Layer, ...]]:
+    """Consecutive layers, with at most so many ``neurons`` together (or one layer)."""
+    groups: list[tuple[Layer, ...]] = []
+    for layer in layers:
+        if groups and sum(each.size for each in (*groups[-1], layer)) <= neurons:
+            groups[-1] = (*groups[-1], layer)
+        else:
+            groups.append((layer,))
+    return groups
 
 
 def split_by_owner(ann: gs.Graph, names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from .activation import Staircase
 from .evaluate import evaluate
 from .exactness import exactness_of, moved_off_grid
-from .layers import Layer, match_layers, reference_values, split_by_owner
+from .layers import Layer, group_sources, in_groups, match_layers, reference_values, split_by_owner
 from .neurons import IFState
 from .snn import Snn
 
@@ -35,6 +36,7 @@ Array: TypeAlias = NDArray[Any]
 # place, at random. Weights are rounded once or twice, some of them alike for a whole channel.
 NOISE_MARGIN = 8.0
 GIVEN_UNITS = 2.0**20
+ALL_AT_ONCE = 1 << 62
 _BLOCK = 1 << 15  # elements whose neurons run together: they stay in the cache
 
 
@@ -101,6 +103,7 @@ def replay(
     network: Snn,
     batches: Sequence[Mapping[str, Array]],
     progress: Callable[[float], None] = lambda share: None,
+    at_once: int = ALL_AT_ONCE,
 ) -> Replay:
     """Replay ``network`` against ``ann`` on ``batches`` of inputs.
 
@@ -108,41 +111,61 @@ def replay(
         ann: the network as exported (BatchNorm and activations as they were).
         staircase_ann: the same with one node per activation, which says what each layer stands for.
         progress: called with the share done, 0 to 1.
+        at_once: neurons of one sample whose values are held together; a larger network is replayed
+            in groups of layers, each fed the ANN's activations before it.
 
     Raises CheckFailed where a layer has no counterpart in the ANN.
     """
     layers = match_layers(network, staircase_ann)
-    names = [name for layer in layers for name in (layer.neuron.output, layer.root)]
+    grouped = in_groups(layers, at_once)
+    before = [group_sources(network, layers, group) for group in grouped]
     outputs = [t.name for t in ann.outputs]
-    own, others = split_by_owner(ann, names)
-
-    def run_ann(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return evaluate(ann, feeds, [*own, *outputs])
-
-    def run_staircase_ann(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return evaluate(staircase_ann, feeds, others)
-
     on_grid = exactness_of(network) is not None
     merged: list[LayerReplay] = []
     readout, where = 0.0, ""
     for index, feeds in enumerate(batches):
-        values = reference_values(run_ann, run_staircase_ann, feeds)
-        currents, noise = _currents(
-            network, layers, values, feeds, outputs, seed=index, on_grid=on_grid
-        )
-        found = [_replay_layer(layer, values, currents, noise, on_grid) for layer in layers]
+        found: list[LayerReplay] = []
+        known: dict[str, Array] = {}  # the ANN's activations that layers to come need
+        for number, group in enumerate(grouped):
+            ends = outputs if number == len(grouped) - 1 else []
+            values = _values(ann, staircase_ann, group, {**feeds, **known}, ends)
+            known.update({layer.neuron.output: values[layer.neuron.output] for layer in group})
+            currents, noise = _currents(
+                network, group, before[number], known, feeds, ends, seed=index, on_grid=on_grid
+            )
+            found += [_replay_layer(layer, values, currents, noise, on_grid) for layer in group]
+            later = {each.neuron.output for each in chain(*before[number + 1 :])}
+            known = {name: value for name, value in known.items() if name in later}
+            for name in ends:
+                error = relative_error(values[name], currents[name])
+                if error > readout:
+                    readout, where = error, name
         merged = [a.merged(b) for a, b in zip(merged, found, strict=True)] if merged else found
-        for name in outputs:
-            error = relative_error(values[name], currents[name])
-            if error > readout:
-                readout, where = error, name
         progress((index + 1) / len(batches))
     return Replay(tuple(merged), readout, where)
+
+
+def _values(
+    ann: gs.Graph,
+    staircase_ann: gs.Graph,
+    layers: Sequence[Layer],
+    feeds: Mapping[str, Array],
+    outputs: Sequence[str],
+) -> dict[str, Array]:
+    """The ANN's activations, what they are functions of, and its ``outputs``."""
+    names = [name for layer in layers for name in (layer.neuron.output, layer.root)]
+    own, others = split_by_owner(ann, names)
+    return reference_values(
+        lambda given: evaluate(ann, given, [*own, *outputs]),
+        lambda given: evaluate(staircase_ann, given, others),
+        feeds,
+    )
 
 
 def _currents(
     network: Snn,
     layers: Sequence[Layer],
+    before: Sequence[Layer],
     values: Mapping[str, Array],
     feeds: Mapping[str, Array],
     outputs: Sequence[str],
@@ -150,12 +173,12 @@ def _currents(
     on_grid: bool,
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """The SNN's currents under the ANN's activations, and what rounding does to each at most."""
-    given = {**feeds, **{layer.spikes: _given(layer, values, on_grid) for layer in layers}}
+    given = {**feeds, **{layer.spikes: _given(layer, values, on_grid) for layer in before}}
     tensors = [layer.current for layer in layers]
     currents = evaluate(network.graph, given, [*tensors, *outputs])
     rng = np.random.default_rng(seed)
-    eps = {layer.spikes: float(np.finfo(layer.dtype).eps) for layer in layers}
-    default = max(eps.values())
+    eps = {layer.spikes: float(np.finfo(layer.dtype).eps) for layer in before}
+    default = max(float(np.finfo(layer.dtype).eps) for layer in layers)
     rounded = {
         name: value * (1 + rng.uniform(-0.5, 0.5, value.shape) * eps.get(name, default))
         if value.dtype.kind == "f"

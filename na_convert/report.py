@@ -270,6 +270,12 @@ def _passes(passes: Sequence[PassReport]) -> Table:
 
 def _notes(result: Result, verbose: bool) -> list[str]:
     notes = list(result.notes)
+    if result.equivalence and result.equivalence.replay_ties:
+        notes.append(
+            f"{result.equivalence.replay_ties} ties left out of the replay: values on an edge "
+            "between two levels, up to float error; the ANN may round a half to even, a neuron "
+            "fires from the threshold on"
+        )
     if result.equivalence and not all(layer.exercised for layer in result.equivalence.layers):
         notes.append("* no element lay between the lowest and the highest level: not exercised")
     if verbose:

@@ -10,13 +10,14 @@ import onnx_graphsurgeon as gs
 import pytest
 from na_convert.passes import fold_batchnorm, reorder_maxpool, to_spiking
 
+from na_convert import behaviour
 from na_convert.activation import Staircase
 from na_convert.compare import teacher_forced_error, verify
 from na_convert.data import Samples
 from na_convert.errors import CheckFailed, PassFailed
 from na_convert.forms.folded import to_folded
 from na_convert.graph import Carried
-from na_convert.layers import match_layers
+from na_convert.layers import in_groups, match_layers
 from na_convert.results import Equivalence
 from na_convert.round_trip import round_trip
 from na_convert.shapes import of_one_sample
@@ -120,6 +121,31 @@ def test_layers_are_described(stages: Stages) -> None:
     assert (first.unevenness, first.occasional) == (0, 0)  # its current is constant
     assert first.mean_error == pytest.approx(0, abs=1e-6)  # and T is its number of levels
     assert any(layer.unevenness > 0 for layer in later)
+
+
+def test_a_network_too_large_to_be_recorded_at_once_is_checked_in_groups(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = match_layers(stages.snn, stages.staircase_ann)
+    assert [len(g) for g in in_groups(layers, layers[0].size + layers[1].size)] == [2, 1]
+    whole = stages.verify(3)
+    monkeypatch.setattr(behaviour, "MEMORY", 1)
+    groups = stages.verify(3)
+    assert len(in_groups(layers, behaviour.neurons_at_once(copies=1))) == 3
+    assert groups.replay_mismatches == groups.engine_differences == 0
+    assert groups.by_class == whole.by_class
+    for one, other in zip(whole.figures, groups.figures, strict=True):
+        assert one.name == other.name
+        assert other.passed
+        assert other.limit == pytest.approx(one.limit, rel=0.5)  # measured with other random noise
+
+
+def test_in_groups_sabotage_is_named_too(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "MEMORY", 1)
+    drop_bias(stages.snn)
+    with pytest.raises(CheckFailed, match="replay: ") as caught:
+        stages.verify()
+    assert caught.value.node == stages.snn.neurons[1].name
 
 
 def test_longer_runs_are_closer(stages: Stages) -> None:

@@ -80,6 +80,9 @@ def test_unevenness(tmp_path: Path) -> None:
         assert said.advice.startswith("more steps: agreement is")
     alone = replace(equivalence, by_timestep=(now,))
     assert "train with noise" in diagnose(alone, neurons).advice
+    assert "--calibrate-bias can take its mean back" in diagnose(alone, neurons).advice
+    shifted = tuple(replace(n, bias_shift=[0.1]) for n in neurons)
+    assert "--calibrate-bias" not in diagnose(alone, shifted).advice
 
 
 def test_a_threshold_that_is_too_low(tmp_path: Path) -> None:
