@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from na_convert.activation import Ramp, Staircase
@@ -61,6 +61,7 @@ def test_nothing_is_known_from_no_trial() -> None:
     assert wilson(0, 0) == (0, 1)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 1000))
 def test_an_interval_holds_the_share(hits: int, trials: int) -> None:
     hits = min(hits, trials)
@@ -110,6 +111,7 @@ def test_what_lies_above_a_calibrated_threshold_is_clipping() -> None:
     assert found.at_highest == found.saturated == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(["staircase", "ramp"]))
 def test_the_parts_add_up_and_merge_exactly(seed: int, timesteps: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
