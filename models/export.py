@@ -47,8 +47,11 @@ def export_onnx(
             verbose=False,
         )
     model = program.model_proto  # type: ignore[union-attr]
-    for node in model.graph.node:
-        del node.metadata_props[:]  # stack traces with paths of the machine that exported
+    for node in model.graph.node:  # others hold paths of the machine that exported
+        kept = [p for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
+        scopes = {p.key: p.value for p in kept}
+        del node.metadata_props[:]
+        onnx.helper.set_metadata_props(node, scopes)
     if mean:
         properties = {"scale": 1 / 255, "mean": list(mean), "std": list(std)}
         onnx.helper.set_model_props(

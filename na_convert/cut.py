@@ -81,7 +81,7 @@ def part_of(
     """
     graph = model.graph
     nodes = _between([*graph.node, *added], cuts, outputs)
-    read = {name for node in nodes for name in _reads(node)} | set(outputs)
+    read = {name for node in nodes for name in reads(node)} | set(outputs)
     inputs = {i.name: i for i in graph.input if i.name in read and i.name not in cuts}
     stored = [i for i in graph.initializer if i.name in read and i.name not in cuts]
     made = {name for node in nodes for name in node.output} | {i.name for i in stored}
@@ -130,11 +130,11 @@ def _between(
     for node in reversed(nodes):
         if (needed - cuts).intersection(node.output):
             chosen.append(node)
-            needed.update(_reads(node))
+            needed.update(reads(node))
     return chosen[::-1]
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """Names that ``node`` reads; those its subgraphs take from outside included."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
@@ -142,7 +142,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
             body = attribute.g
             local = {i.name for i in [*body.input, *body.initializer]}
             local |= {name for inner in body.node for name in inner.output}
-            inner_reads = [name for inner in body.node for name in _reads(inner)]
+            inner_reads = [name for inner in body.node for name in reads(inner)]
             outer = [*inner_reads, *(o.name for o in body.output)]
             yield from (name for name in outer if name not in local)
 

@@ -20,7 +20,10 @@ LARGE = 1024  # bytes; larger constants travel beside a model, not inside (`Part
 
 @dataclass(frozen=True)
 class Carried:
-    """What graphsurgeon does not keep, to be written back by `export_graph`."""
+    """What graphsurgeon does not keep, to be written back by `export_graph`.
+
+    Docs and metadata of nodes are by the name of their first output, which passes do not change.
+    """
 
     ir_version: int
     producer: str
@@ -28,6 +31,8 @@ class Carried:
     graph_doc: str
     metadata: dict[str, str]
     node_docs: dict[str, str] = field(default_factory=dict)
+    node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    outputs_by_node: dict[str, str] = field(default_factory=dict)
     input_docs: dict[str, str] = field(default_factory=dict)
 
     def with_metadata(self, extra: dict[str, str]) -> Carried:
@@ -48,6 +53,12 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
         node_docs={
             n.output[0]: n.doc_string for n in model.graph.node if n.doc_string and n.output
         },
+        node_metadata={
+            n.output[0]: {p.key: p.value for p in n.metadata_props}
+            for n in model.graph.node
+            if n.metadata_props and n.output
+        },
+        outputs_by_node={n.name: n.output[0] for n in model.graph.node if n.name and n.output},
         input_docs={
             i.name: i.doc_string for i in [*model.graph.input, *model.graph.output] if i.doc_string
         },
@@ -131,6 +142,9 @@ def export_parts(graph: gs.Graph, carried: Carried) -> Parts:
     for node in model.graph.node:
         if node.output and not node.doc_string:
             node.doc_string = carried.node_docs.get(node.output[0], "")
+        if node.output and not node.metadata_props:
+            properties = carried.node_metadata.get(node.output[0], {})
+            onnx.helper.set_metadata_props(node, dict(sorted(properties.items())))
     for value in [*model.graph.input, *model.graph.output]:
         value.doc_string = carried.input_docs.get(value.name, "")
     return Parts(model, weights)

@@ -120,12 +120,15 @@ def _take_over(model: onnx.ModelProto, lifted: onnx.ModelProto, heavy: set[str])
     """Let ``model`` have the nodes, small weights and opset of ``lifted``, and keep the rest."""
     graph = model.graph
     docs = {n.output[0]: (n.name, n.doc_string) for n in graph.node if n.output}
+    properties = {n.output[0]: list(n.metadata_props) for n in graph.node if n.output}
     del graph.node[:]
     graph.node.extend(lifted.graph.node)
     for node in graph.node:
         name, doc = docs.get(node.output[0], ("", "")) if node.output else ("", "")
         node.name = node.name or name
         node.doc_string = node.doc_string or doc
+        if node.output and not node.metadata_props:
+            node.metadata_props.extend(properties.get(node.output[0], []))
     for index in reversed(range(len(graph.initializer))):
         if graph.initializer[index].name not in heavy:
             del graph.initializer[index]

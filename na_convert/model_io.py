@@ -17,7 +17,8 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from . import neurons
-from .errors import ModelError, UsageError
+from .cut import reads
+from .errors import ModelError, NotConvertible, UsageError
 from .graph import Parts
 
 
@@ -39,22 +40,71 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read an ONNX model with its external data, and inline local functions that are not ours.
 
-    Raises ModelError with one line if the file is missing, unreadable or not a valid model.
+    Nodes that stand before what they read, as some tools write them, are sorted. Raises ModelError
+    with one line if the file is missing, unreadable or not a valid model, and NotConvertible if it
+    works in bfloat16.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file", remedy="give the path of an ONNX model")
     try:
         digest = _sha256(path)
-        onnx.checker.check_model(path)
-        model = onnx.load(path)
+        model = _checked(path)
     except Exception as error:
         raise ModelError(f"{path}: not a readable ONNX model ({_first_line(error)})") from error
+    _refuse_bfloat16(path, model)
     if not model.graph.node:
         raise ModelError(f"{path}: the model has no nodes")
     foreign = [(f.domain, f.name) for f in model.functions if f.domain != neurons.DOMAIN]
     if foreign:
         model = onnx.inliner.inline_selected_functions(model, foreign)
     return Loaded(model, path, digest, path.stat().st_size)
+
+
+def _checked(path: Path) -> onnx.ModelProto:
+    """The model, valid; its nodes in an order in which they can run."""
+    try:
+        onnx.checker.check_model(path)
+    except onnx.checker.ValidationError as error:
+        if "topologically sorted" not in str(error):
+            raise
+        model = onnx.load(path)
+        sort_nodes(model.graph)
+        onnx.checker.check_model(model)
+        return model
+    return onnx.load(path)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put each node behind those it reads from, and otherwise keep the order; cycles stay."""
+    made = {name for node in graph.node for name in node.output if name}
+    known, waiting, ready = set[str](), list(graph.node), list[onnx.NodeProto]()
+    while waiting:
+        now = [n for n in waiting if not any(i in made and i not in known for i in reads(n))]
+        if not now:
+            return
+        ready += now
+        known.update(name for node in now for name in node.output)
+        chosen = {id(node) for node in now}
+        waiting = [node for node in waiting if id(node) not in chosen]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ready]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _refuse_bfloat16(path: Path, model: onnx.ModelProto) -> None:
+    kind = onnx.TensorProto.BFLOAT16
+    inputs = [i.name for i in model.graph.input if i.type.tensor_type.elem_type == kind]
+    casts = [
+        node.name or node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Cast" and any(a.name == "to" and a.i == kind for a in node.attribute)
+    ]
+    if inputs or casts:
+        raise NotConvertible(
+            f"{path}: {(inputs + casts)[0]!r} works in bfloat16, which onnxruntime does not run",
+            node=(inputs + casts)[0],
+            remedy="export in float32 (model.float()): the weights keep their values",
+        )
 
 
 def save(parts: Parts, path: Path) -> tuple[int, str]:

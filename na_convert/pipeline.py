@@ -18,6 +18,7 @@ from .forms.folded import FORM
 from .graph import STANDARD_DOMAINS, Carried, import_graph, is_constant, label
 from .lift import prepare
 from .model_io import Loaded
+from .module_names import name_by_module, node_of_module
 from .neurons import DOMAIN
 from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, fold_batchnorm, to_spiking
 from .passes.calibrate import Calibration
@@ -91,7 +92,7 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
     """
     found = reference(loaded, feeds, check=check)
     graph, carried = found.staircase_ann.copy(), found.carried
-    readout = _node_called(graph, options.readout_from)
+    readout = _node_called(graph, carried, options.readout_from)
     reports = list(found.reports)
     if options.calibration is not None and options.calibration_feeds is not None:
         how, data = options.calibration, options.calibration_feeds
@@ -146,15 +147,18 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
     ann = graph.copy() if check else graph
     for each in ANN_PASSES:
         reports.append(_run(each, graph, carried, rows))
+    name_by_module(graph, carried)
     return Converted(ann, graph, None, carried, tuple(reports), (), notes, entangled)
 
 
 def explain(loaded: Loaded, node: str) -> Explanation:
     """What `find_activations` makes of the function that ``node`` is part of."""
     model, _ = prepare(loaded.take())
-    graph, _ = import_graph(model)
+    graph, carried = import_graph(model)
     NORMALISE(graph)
     fold_batchnorm.run(graph)
+    if not any(node in (n.name, *(t.name for t in n.outputs)) for n in graph.nodes):
+        node = node_of_module(graph, carried, node) or node
     return explain_node(graph, node)
 
 
@@ -173,6 +177,14 @@ def _require_numbers(path: Path, graph: gs.Graph) -> None:
             )
 
 
+_EXPORT = "export it as standard operators (without symbolic()), or as a local function"
+_FOREIGN = {
+    "com.microsoft.nchwc": "give the file from before onnxruntime's optimisation, or optimise it "
+    "with ORT_ENABLE_EXTENDED at most: this layout is for one kind of processor",
+    "ai.onnx.ml": "take the classical model out of the file: only neural networks are converted",
+}
+
+
 def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
     """Raise NotConvertible, listing every operator whose meaning is not known."""
     known = {*STANDARD_DOMAINS, *qonnx.DOMAINS, "com.microsoft", DOMAIN}
@@ -181,7 +193,7 @@ def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
             node.name or node.output[0],
             node.op_type,
             f"a custom operator of the domain {node.domain!r}, whose meaning is not in the file",
-            "export it as standard operators (without symbolic()), or as a local function",
+            _FOREIGN.get(node.domain, _EXPORT),
         )
         for node in model.graph.node
         if node.domain not in known
@@ -213,8 +225,9 @@ def _run(each: Pass, graph: gs.Graph, carried: Carried, rows: Feeds | None) -> P
 
 
 def _pass_limit(graph: gs.Graph) -> float:
-    """Half precision rounds each tensor of a layer by 5e-4; elsewhere `PASS_LIMIT`."""
-    half = any(t.dtype == np.float16 for t in [*graph.inputs, *graph.outputs])
+    """Half precision, anywhere in ``graph``, rounds by 5e-4; without it `PASS_LIMIT`."""
+    tensors = [*graph.inputs, *graph.outputs, *graph.tensors().values()]
+    half = any(t.dtype is not None and t.dtype == np.float16 for t in tensors)
     return PASS_LIMIT_HALF if half else PASS_LIMIT
 
 
@@ -245,12 +258,13 @@ def _merge_refusals(
     return tuple(refused)
 
 
-def _node_called(graph: gs.Graph, name: str | None) -> gs.Node | None:
-    """The node with this name, or that computes the tensor with this name."""
+def _node_called(graph: gs.Graph, carried: Carried, name: str | None) -> gs.Node | None:
+    """The node with this name now or in the file, or that computes the tensor with this name."""
     if name is None:
         return None
+    names = {name, carried.outputs_by_node.get(name, name)}
     for node in graph.nodes:
-        if node.name == name or any(t.name == name for t in node.outputs):
+        if node.name in names or any(t.name in names for t in node.outputs):
             return node
     raise UsageError(
         f"--readout-from {name}: the network has no node or tensor of that name after the passes",

@@ -227,9 +227,7 @@ def _inference_only(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return _constant_weights(node, spiking)
 
 
-_WIDE_FLOATS = (
-    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
-)  # fmt: skip
+_WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 _OPEN_MAXIMUM = "takes a maximum over the batch, or over axes whose sizes are open"
 

@@ -44,9 +44,11 @@ def evaluate_node(node: gs.Node, values: Sequence[Array | None], opset: int) -> 
 
 def node_proto(node: gs.Node, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.NodeProto:
     """``node`` alone as a NodeProto, with tensors named as given ("" for those left out)."""
+    named = {name: gs.Variable(name) for name in [*inputs, *outputs] if name}
     lone = gs.Node(
         op=node.op, name=node.name, attrs=dict(node.attrs), domain=node.domain,
-        inputs=[gs.Variable(i) for i in inputs], outputs=[gs.Variable(o) for o in outputs],
+        inputs=[named.get(i) or gs.Variable.empty() for i in inputs],
+        outputs=[named.get(o) or gs.Variable.empty() for o in outputs],
     )  # fmt: skip
     graph = gs.Graph(nodes=[lone], opset=1)
     proto: onnx.NodeProto = gs.export_onnx(graph, do_type_check=False).graph.node[0]

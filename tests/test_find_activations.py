@@ -638,3 +638,32 @@ def test_explain_what_is_none():
     assert "combines" in explain(graph, "y").reason
     with pytest.raises(UsageError, match="no node"):
         explain(graph, "nowhere")
+
+
+@pytest.mark.parametrize(("to", "converts"), [(2, False), (3, False), (6, True)])
+def test_a_cast_to_few_bits_that_nothing_clips_is_no_quantiser(to: int, converts: bool) -> None:
+    """What it gives beyond 255 is not defined, and wraps round in practice."""
+    body = f"u = Div (x, s)\n r = Relu (u)\n q = Round (r)\n i = Cast <to = {to}> (q)\n"
+    clipped = "m = Min (i, most)\n f = Cast <to = 1> (m)\n y = Mul (f, s)"
+    kind = {2: np.uint8, 3: np.int8, 6: np.int32}[to]
+    numbers = {**NUMBERS, "most": np.asarray(7, kind)}
+    report, ours, _ = convert(
+        model(body + clipped, numbers, inputs=f"{SHAPE} x", outputs=f"{SHAPE} y")
+    )
+    assert [n.op for n in ours if n.op == "Staircase"] == ["Staircase"] * converts
+    assert bool(report.refused) != converts
+
+
+def test_bits_shifted_away_are_levels() -> None:
+    body = """
+        u = Mul (x, sixteen)
+        c = Clip (u, zero, top)
+        i = Cast <to = 12> (c)
+        h = BitShift <direction = "RIGHT"> (i, four)
+        f = Cast <to = 1> (h)
+        y = Mul (f, half)
+    """
+    numbers = {**NUMBERS, "sixteen": 16.0, "top": 63.0, "four": np.asarray(4, np.uint32)}
+    _, ours, _ = convert(model(body, numbers, inputs=f"{SHAPE} x", outputs=f"{SHAPE} y"))
+    (node,) = ours
+    assert (node.attrs["levels"], node.attrs["tie_rule"]) == (3, "floor")

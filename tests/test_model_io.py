@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from na_convert import model_io
-from na_convert.errors import ModelError, UsageError
+from na_convert.errors import ModelError, NotConvertible, UsageError
 from na_convert.graph import export_parts
 from na_convert.runtime import run
 from tests.build import graph, images, model
@@ -88,3 +88,31 @@ def test_foreign_functions_are_inlined_and_external_data_read(tmp_path: Path) ->
     np.testing.assert_array_equal(
         run(loaded, {"x": images()})["y"], run(model(BODY, WEIGHTS), {"x": images()})["y"]
     )
+
+
+def test_nodes_in_an_order_that_cannot_run_are_sorted(tmp_path: Path) -> None:
+    """onnxruntime's converter to half precision writes Casts at the end; onnxruntime takes it."""
+    proto = model(BODY, WEIGHTS)
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[::-1])
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    loaded = model_io.load(tmp_path / "m.onnx")
+    assert [n.op_type for n in loaded.model.graph.node] == ["Conv", "Flatten", "Gemm"]
+
+
+def test_a_cycle_is_no_model(tmp_path: Path) -> None:
+    proto = model("a = Add (x, b)\nb = Neg (a)\nf = Flatten (b)\ny = Gemm (f, v)", {"v": (192, 5)})
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="sorted"):
+        model_io.load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("body", ["h = Cast <to = 16> (x)\ny = Cast <to = 1> (h)", "y = Neg (x)"])
+def test_bfloat16_is_refused_with_a_way_out(tmp_path: Path, body: str) -> None:
+    kind = "float" if "Cast" in body else "bfloat16"
+    proto = model(body, inputs=f"{kind}[N,3,8,8] x", outputs=f"{kind}[N,3,8,8] y")
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(NotConvertible, match="bfloat16") as caught:
+        model_io.load(tmp_path / "m.onnx")
+    assert "float32" in (caught.value.remedy or "")

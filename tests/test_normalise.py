@@ -90,3 +90,13 @@ def test_batch_axis() -> None:
     walk(net, trials)
     assert batch_axis(trials, net.inputs[0]) == 0
     assert batch_axis(trials, net.outputs[0]) == 1
+
+
+def test_a_tensor_that_a_node_reads_twice_causes_no_warning(capsys) -> None:
+    """graphsurgeon complains about two tensors of one name."""
+    body = "r = Relu (x)\n s = Slice (r, one, far, two, two)\n y = Neg (s)"
+    weights = {"one": np.array([1]), "far": np.array([99]), "two": np.array([2])}
+    net, _ = graph(body, weights, inputs="float[1,3,8,8] x", outputs="float[1,3,4,8] y")
+    normalise.run(net)
+    printed = capsys.readouterr()
+    assert printed.out + printed.err == ""

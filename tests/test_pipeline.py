@@ -96,3 +96,37 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
     assert first is not None
     assert second is not None
     assert first.sha256 == second.sha256
+
+
+def test_operators_of_an_optimised_file_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    proto = model("z = Conv <pads = [1,1,1,1]> (x, w)\n y = Flatten (z)", {"w": (4, 3, 3, 3)})
+    proto.graph.node[0].domain = "com.microsoft.nchwc"
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft.nchwc", 1))
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(NotConvertible) as caught:
+        na_convert.convert(path)
+    assert "ORT_ENABLE_EXTENDED" in caught.value.refused[0].remedy
+
+
+def test_half_precision_inside_a_float32_network(tmp_path: Path) -> None:
+    """What onnxconverter_common and onnxruntime write with ``keep_io_types``."""
+    body = """
+    h = Cast <to = 10> (x)
+    z = Conv <pads = [1,1,1,1]> (h, w)
+    c = Clip (z, zero, top)
+    a = Round (c)
+    z2 = Conv <pads = [1,1,1,1]> (a, w2)
+    c2 = Clip (z2, zero, top)
+    b = Round (c2)
+    f = Flatten (b)
+    g = Gemm (f, v)
+    y = Cast <to = 1> (g)
+    """
+    shapes = {"w": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "v": (256, 5)}
+    rng = np.random.default_rng(0)
+    weights = {k: (rng.standard_normal(s) / 3).astype(np.float16) for k, s in shapes.items()}
+    weights |= {"zero": np.float16(0), "top": np.float16(3)}
+    path = tmp_path / "model.onnx"
+    onnx.save(model(body, {k: np.asarray(v) for k, v in weights.items()}), path)
+    assert len(na_convert.convert(path).neurons) == 2

@@ -79,12 +79,18 @@ def test_cast_truncates(target):
     np.testing.assert_array_equal(*both(body, WEIGHTS))
 
 
-def test_cast_out_of_range_saturates():
+@pytest.mark.parametrize("target", [2, 3, 4, 5])
+def test_cast_out_of_a_narrow_range_wraps_as_in_onnxruntime(target):
+    body = f"l = Mul (x, large)\n i = Cast <to: int = {target}> (l)\n y = Cast <to: int = 1> (i)"
+    np.testing.assert_array_equal(*both(body, {**WEIGHTS, "large": np.float32(700)}))
+
+
+def test_cast_out_of_a_wide_range_saturates():
     graph, _ = import_graph(
-        model("y = Cast <to: int = 3> (x)", inputs="float[N] x", outputs="int8[N] y")
+        model("y = Cast <to: int = 6> (x)", inputs="float[N] x", outputs="int32[N] y")
     )
-    value = pointwise.evaluate(graph.nodes[0], [np.array([-1e9, 1e9])], np.dtype(np.float64))
-    np.testing.assert_array_equal(value, np.array([-128, 127], np.int8))
+    value = pointwise.evaluate(graph.nodes[0], [np.array([-1e12, 1e12])], np.dtype(np.float64))
+    np.testing.assert_array_equal(value, np.array([-(2**31), 2**31 - 1], np.int32))
 
 
 @pytest.mark.parametrize("zero", [np.uint8(0), np.uint8(7), np.int8(-5)])
