@@ -124,11 +124,7 @@ def convert(
     tell = progress or _silent
     written, int8_form = _forms(form, weights, tie_shortcuts)
     source = Path(model)
-    target = Path(output) if output is not None else _default_output(source)
-    if target.resolve() == source.resolve():
-        raise UsageError(
-            f"{target}: the output would overwrite the model", remedy="choose another -o"
-        )
+    target = _target_file(source, output)
     tell("reading", 0.0)
     loaded = model_io.load(source)
     info, samples = _model_info(loaded), samples_for(loaded, data, preprocessing, labels)
@@ -623,8 +619,15 @@ def _model_info(loaded: Loaded) -> ModelInfo:
     )
 
 
-def _default_output(source: Path) -> Path:
-    return source.with_name(f"{source.name.removesuffix('.onnx')}.snn.onnx")
+def _target_file(source: Path, output: str | Path | None) -> Path:
+    """Where to write; raises UsageError where that is the model itself."""
+    default = source.with_name(f"{source.name.removesuffix('.onnx')}.snn.onnx")
+    target = Path(output) if output is not None else default
+    if target.resolve() == source.resolve():
+        raise UsageError(
+            f"{target}: the output would overwrite the model", remedy="choose another -o"
+        )
+    return target
 
 
 def _with_passes(equivalence: Equivalence, converted: pipeline.Converted) -> Equivalence:
