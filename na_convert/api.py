@@ -107,7 +107,7 @@ def convert(
         tie_shortcuts: int8 only: thresholds along identity shortcuts are made equal "always",
             "never", or ("auto") where that does not lower the accuracy on ``data``.
         calibrate_bias: a few hundred samples, on which each layer's biases are shifted so that its
-            mean current at T is the ANN's; a quarter of them decides whether that stays.
+            mean at T is the ANN's; a quarter of them decides how, and whether that stays.
         target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
             share of ``data`` gets the ANN's class.
         target_drop: the same for the ANN's accuracy minus the SNN's; both may be given.

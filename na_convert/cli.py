@@ -167,7 +167,7 @@ def convert_command(
     ] = False,
     calibrate_bias: Annotated[
         Path | None,
-        typer.Option("--calibrate-bias", metavar="NPZ", help="samples to correct biases at T on"),
+        typer.Option("--calibrate-bias", metavar="DATA", help="samples to correct biases on, at T"),
     ] = None,
     target_agreement: Annotated[
         str | None,

@@ -85,7 +85,22 @@ MLP_WEIGHTS: dict = {
     "b1": np.linspace(-0.2, 0.4, 16, dtype=np.float32),
 }  # fmt: skip
 
+# Max-pools on spikes, and activations without levels, whose neurons are exact only in the limit.
+POOLS = (
+    "z1 = Conv <pads = [1,1,1,1]> (x, w1)\n"
+    + build.stair("z1", "a1")
+    + "p1 = MaxPool <kernel_shape = [2,2], strides = [1,1]> (a1)\n"
+    "z2 = Conv <pads = [1,1,1,1]> (p1, w2, b2)\n"
+    'a2 = na_convert.Ramp <kind: string = "clip"> (z2, zero, top, zero, one)\n'
+    "p2 = MaxPool <kernel_shape = [2,2], strides = [1,1]> (a2)\n"
+    "z3 = Conv <pads = [1,1,1,1]> (p2, w3)\n"
+    'a3 = na_convert.Ramp <kind: string = "clip"> (z3, zero, top, zero, one)\n'
+    "f = Flatten (a3)\ny = Gemm (f, v)\n"
+)
+POOLS_WEIGHTS: dict = {**CHAIN_WEIGHTS, "top": 1.2, "one": 1.0}
+
 NETWORKS = {
+    "pools and ramps": (POOLS, POOLS_WEIGHTS, (3, 8, 8)),
     "chain": (CHAIN, CHAIN_WEIGHTS, (3, 8, 8)),
     "residual": (RESIDUAL, RESIDUAL_WEIGHTS, (3, 8, 8)),
     "per channel": (PER_CHANNEL, PER_CHANNEL_WEIGHTS, (3, 8, 8)),
@@ -365,6 +380,19 @@ def test_check_takes_a_calibrated_file(tmp_path: Path) -> None:
         [row for row in checked.equivalence.by_timestep if row.T == T],  # type: ignore[union-attr]
         [row for row in result.equivalence.by_timestep if row.T == T],  # type: ignore[union-attr]
     )
+
+
+def test_exact_weights_and_the_step_form_take_a_calibrated_network(tmp_path: Path) -> None:
+    case = Case("chain", tmp_path)
+    snn = tmp_path / "s.onnx"
+    result = na_convert.convert(
+        case.path, output=snn, timesteps=T, data=case.feeds, calibrate_bias=case.feeds,
+        exact=True, form="step",
+    )  # fmt: skip
+    assert result.passed
+    assert result.bias_calibration is not None
+    assert result.bias_calibration.kept
+    assert na_convert.check(case.path, snn, data=case.feeds).passed
 
 
 def test_a_network_in_double_is_calibrated_in_numpy(tmp_path: Path) -> None:

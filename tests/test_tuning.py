@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import na_convert
+from na_convert.cli import main
 from na_convert.errors import CheckFailed, UsageError
 from na_convert.snn import neurons_from
 
@@ -109,3 +110,35 @@ def test_with_calibration_the_biases_are_those_of_the_chosen_t(model: Path) -> N
 def test_targets_that_cannot_be_used(model: Path, options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         na_convert.convert(model, **options)
+
+
+def test_command_line(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the summary, one line of error and `check` say."""
+    path = model.parent / "images.npz"
+    np.savez(path, **data())
+    files = [str(model), "--data", str(path)]
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        printed = capsys.readouterr()
+        return int(stopped.value.code or 0), printed.out, printed.err
+
+    code, out, err = run(*files, "-T", "2", "--target-agreement", "1")
+    assert code == 1
+    assert out == ""
+    assert err.startswith("error: no T up to 2 reaches agreement of at least 1")
+    assert err.count("\n") == 1
+    code, out, _ = run(*files, "--target-agreement", "0.1")
+    assert code == 0
+    text = " ".join(out.split())
+    assert "T = 1 is the smallest, up to 16, that reaches agreement of at least 0.1" in text
+    code, out, _ = run(*files, "-T", "2", "--calibrate-bias", str(path))
+    assert code == 0
+    assert "Bias calibration at T = 2: 30 samples, 10 others decide" in " ".join(out.split())
+    code, out, _ = run("check", str(model), str(model.parent / "model.snn.onnx"), *files[1:])
+    assert code == 0
+    assert "biases were calibrated at T = 2" in " ".join(out.split())
+    code, _, err = run(*files, "--target-agreement", "often")
+    assert code == 2
+    assert "--target-agreement" in err
