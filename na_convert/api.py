@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -129,9 +129,7 @@ def convert(
     loaded = model_io.load(source)
     info, samples = _model_info(loaded), samples_for(loaded, data, preprocessing, labels)
     wanted = _target(target_agreement, target_drop, timesteps, samples, given=data is not None)
-    bias_feeds = None
-    if calibrate_bias is not None:
-        bias_feeds = samples_for(loaded, calibrate_bias, preprocessing).feeds
+    bias_feeds = _bias_feeds(loaded, calibrate_bias, preprocessing)
     tell("converting", 0.1)
     options = _options(
         loaded,
@@ -487,6 +485,12 @@ def record(
         seconds=time.perf_counter() - start,
         early_exit=decided,
     )
+
+
+def _bias_feeds(
+    loaded: Loaded, data: Data | None, preprocessing: Preprocessing | None
+) -> dict[str, Any] | None:
+    return None if data is None else samples_for(loaded, data, preprocessing).feeds
 
 
 def _bias_notes(network: Snn) -> tuple[str, ...]:
