@@ -185,10 +185,6 @@ def convert(
             progress=lambda share: tell("verifying", 0.3 + 0.65 * share),
         )
         equivalence = _with_passes(equivalence, converted)
-    taken: tuple[ExcerptLayer, ...] = ()
-    if excerpt is not None:
-        measured = equivalence.layers if equivalence is not None else ()
-        taken = take_excerpt(snn, samples, measured, excerpt)
     result = Result(
         model=info,
         timesteps=snn.timesteps,
@@ -203,7 +199,7 @@ def convert(
         notes=(*samples.notes, *converted.notes, *tuned.notes),
         bias_calibration=tuned.bias,
         exactness=exactness,
-        excerpt=taken,
+        excerpt=_excerpt(snn, samples, equivalence, excerpt),
         quantisation=int8.report if int8 else None,
     )
     error = failure(equivalence.figures, result) if equivalence is not None else None
@@ -358,9 +354,6 @@ def check(
         )
         notes.append(write_bisection(stages, samples, equivalence, Path(bisect)))
     broken = [f for f in equivalence.figures if not f.passed]
-    taken: tuple[ExcerptLayer, ...] = ()
-    if excerpt is not None:
-        taken = take_excerpt(network, samples, equivalence.layers, excerpt)
     result = Result(
         model=info,
         timesteps=network.timesteps,
@@ -374,7 +367,7 @@ def check(
         passed=not broken,
         notes=tuple(notes),
         seconds=time.perf_counter() - start,
-        excerpt=taken,
+        excerpt=_excerpt(network, samples, equivalence, excerpt),
         snn_nodes=op_counts(all_nodes(network.graph)),
     )
     error = failure(ladder, result)
@@ -570,6 +563,17 @@ def _target(
     target = Target(agreement, drop, MAX_TIMESTEPS if most is None else most)
     check_target(target, samples, given=given)
     return target
+
+
+def _excerpt(
+    network: Snn,
+    samples: Samples,
+    equivalence: Equivalence | None,
+    layers: Sequence[str] | None,
+) -> tuple[ExcerptLayer, ...]:
+    if layers is None:
+        return ()
+    return take_excerpt(network, samples, equivalence.layers if equivalence else (), layers)
 
 
 def samples_for(

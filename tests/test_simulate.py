@@ -177,6 +177,25 @@ def test_what_is_written(folder: Path, model: onnx.ModelProto, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("options", ["", "--form unrolled", "--form step", "--weights int8"])
+def test_every_form_of_file(tmp_path: Path, options: str) -> None:
+    """A neuron fires where its membrane before the reset is at the threshold, and nowhere else."""
+    onnx.save(build.low_bit_ann(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=build.images(COUNT))
+    target = tmp_path / "net.snn.onnx"
+    line = f"{tmp_path}/net.onnx -o {target} --no-check -q {options}"
+    assert cli._run(line.split()) == 0
+    assert run(tmp_path, f"--data {tmp_path}/data.npz -o {tmp_path}/out.npz --record * -q") == 0
+    with np.load(tmp_path / "out.npz") as found:
+        layers = [name.split("/", 1)[1] for name in found.files if name.startswith("spikes/")]
+        assert len(layers) == 2
+        for name in layers:
+            fired, theta = found[f"spikes/{name}"], found[f"threshold/{name}"]
+            before = found[f"membranes/{name}"] + fired * theta
+            np.testing.assert_array_equal(fired, before >= theta * (1 - 1e-6))
+            assert 0 < fired.mean() < 1
+
+
 def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         assert run(folder, f"--data {folder / 'data.npz'} -o {tmp_path / name} --record *") == 0
