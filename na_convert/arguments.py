@@ -129,7 +129,7 @@ def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
 # --- words ----------------------------------------------------------------------------------------
 
 FORMS = ("folded", "unrolled", "step")  # the keys of `forms.FORMS`, known without loading onnx
-INT8_FORMS = ("unrolled",)  # of `forms.INT8_FORMS`
+INT8_FORMS = ("unrolled", "loop")  # of `forms.INT8_FORMS`
 WEIGHTS = ("float", "int8")
 TIES = ("auto", "always", "never")
 

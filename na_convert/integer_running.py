@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from .cut import Runner, cut_model
 from .errors import ModelError, UsageError
 from .forms.int8_file import restore
+from .forms.int8_loop import FINAL
 from .forms.int8_nodes import counts_name
 from .integer import IntegerNetwork, Layer, total_current
 from .integer_view import worth
 from .runtime import Backend, session
 from .simulation import Simulation
+from .snn import TIMESTEPS
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -78,6 +80,8 @@ def counts_in_onnxruntime(
     threads: int = 0,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The counts [T, N, ...] of every layer by name, and the analog currents that led to them."""
+    if any(node.op_type == "Loop" for node in model.graph.node):
+        return _counts_in_loop(model, network, feeds, optimise=optimise, threads=threads)
     steps = network.timesteps
     tensors = {(layer.name, t): _at(layer.output, t)
                for layer in network.layers for t in range(1, steps + 1)}  # fmt: skip
@@ -95,6 +99,73 @@ def counts_in_onnxruntime(
     }
     inputs = {name: np.asarray(feeds[name]) for name in network.analogs if name in feeds}
     return counts, {**inputs, **{name: found[name] for name in analogs}}
+
+
+def _counts_in_loop(
+    model: onnx.ModelProto,
+    network: IntegerNetwork,
+    feeds: Feeds,
+    *,
+    optimise: bool,
+    threads: int,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
+    analogs = [name for name in network.analogs if name not in known]
+    wanted = [*(_final(layer.output) for layer in network.layers), *analogs]
+    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    runner = session(extended, threads=threads, optimise=optimise)
+    steps = range(1, network.timesteps + 1)
+    found = [runner.run(wanted, {**feeds, TIMESTEPS: np.asarray(t, np.int64)}) for t in steps]
+    counts = {
+        layer.name: np.stack([each[i] for each in found]) for i, layer in enumerate(network.layers)
+    }
+    inputs = {name: np.asarray(feeds[name]) for name in network.analogs if name in feeds}
+    return counts, {**inputs, **dict(zip(analogs, found[-1][len(network.layers) :], strict=True))}
+
+
+def int8_loop_runner(
+    model: onnx.ModelProto,
+    record: Sequence[str] = (),
+    threads: int = 0,
+    backend: Backend | None = None,
+) -> Callable[[Feeds, int], Simulation]:
+    """An int8 file for any number of steps: run for 1, 2, ... of them, up to what is proved."""
+    network = restore(model)
+    layers = {layer.name: layer for layer in network.layers}
+    unknown = [name for name in record if name not in layers]
+    if unknown:
+        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
+    recorded = [layers[name] for name in record]
+    tensors = list(dict.fromkeys(s for e in recorded for s in (e.output, *e.sources)))
+    analogs = list(dict.fromkeys(a.tensor for layer in recorded for a in layer.analogs))
+    names = [o.name for o in model.graph.output]
+    finals = [_final(tensor) for tensor in tensors]
+    runner = cut_model(model, (), [*names, *finals, *analogs], threads, backend=backend)
+
+    def run(feeds: Feeds, timesteps: int) -> Simulation:
+        if timesteps > network.timesteps:
+            raise UsageError(
+                f"T = {timesteps}: this file is proved for up to {network.timesteps} time steps",
+                remedy="convert it again with a larger -T",
+            )
+        outputs, values = {}, {}
+        for t in range(1, timesteps + 1):
+            found = runner({**feeds, TIMESTEPS: np.asarray(t, np.int64)})
+            outputs[t] = {name: found[name] for name in names}
+            values.update({_at(tensor, t): found[_final(tensor)] for tensor in tensors})
+            values.update({name: found[name] for name in analogs})
+        kept = {layer.name: _recorded(network, layer, values, timesteps) for layer in recorded}
+        return Simulation(
+            outputs, {k: v[0] for k, v in kept.items()}, {k: v[1] for k, v in kept.items()}
+        )
+
+    return run
+
+
+def _final(tensor: str) -> str:
+    return f"{counts_name(tensor)}{FINAL}"
 
 
 def fixed_steps(model: onnx.ModelProto) -> int:

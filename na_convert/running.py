@@ -14,8 +14,8 @@ from . import neurons
 from .cut import Runner as CutRunner
 from .cut import cut_model
 from .errors import ModelError, UsageError
-from .forms import folded, form_of, int8_unrolled, step, unrolled
-from .integer_running import int8_unrolled_runner
+from .forms import folded, form_of, int8_loop, int8_unrolled, step, unrolled
+from .integer_running import int8_loop_runner, int8_unrolled_runner
 from .runtime import Backend, session
 from .simulation import Engine, Simulation, folded_runner
 
@@ -49,6 +49,7 @@ def file_runner(
         step.FORM: step_runner,
         unrolled.FORM: unrolled_runner,
         int8_unrolled.FORM: int8_unrolled_runner,
+        int8_loop.FORM: int8_loop_runner,
     }
     runner = runners.get(form_name(model), folded_runner)
     return runner(model, record, threads, backend)

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from na_convert.errors import NotConvertible, UsageError
 from na_convert.forms.int8_file import restore
+from na_convert.forms.int8_loop import int8_loop_parts
 from na_convert.forms.int8_unrolled import int8_parts
 from na_convert.integer import IntegerNetwork, run
 from na_convert.integer_bounds import bounds, largest_counts
@@ -66,6 +67,36 @@ def test_every_engine_counts_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_loop_counts_the_same(name: str) -> None:
+    network = quantise_weights.run(case(name), T).network
+    parts = int8_loop_parts(network)
+    onnx.checker.check_model(parts.typed(), full_check=True)
+    model = parts.whole()
+    for optimise in (True, False):
+        found, analog = counts_in_onnxruntime(model, network, FEEDS, optimise=optimise)
+        expected = run(network, FEEDS, T, analog)
+        for layer in network.layers:
+            np.testing.assert_array_equal(found[layer.name], expected.counts[layer.name])
+    runner = session(model)
+    for steps, made in ((1, 1), (3, 3), (None, T), (9, T)):  # more than proved are not made
+        given = {} if steps is None else {"timesteps": np.array(steps)}
+        (logits,) = runner.run(["y"], {**FEEDS, **given})
+        np.testing.assert_allclose(logits, expected.outputs[made]["y"], atol=1e-5)
+    again = restore(_described(model, case(name), "int8-loop"))
+    for layer, counts in run(again, FEEDS, T, analog).counts.items():
+        np.testing.assert_array_equal(counts, expected.counts[layer])
+
+
+@pytest.mark.parametrize("name", ["plain", "identity shortcut", "analog skip"])
+def test_a_loop_in_the_reference(name: str) -> None:
+    network = quantise_weights.run(case(name), T).network
+    model = int8_loop_parts(network).whole()
+    (logits,) = ReferenceEvaluator(model).run(["y"], {**FEEDS, "timesteps": np.array(3)})
+    expected = run(network, FEEDS, 3)
+    np.testing.assert_allclose(logits, expected.outputs[3]["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_counts_are_those_of_neurons_with_the_rounded_weights(name: str) -> None:
     """The membrane recursion in float, on the weights as they became, counts the same."""
     network = quantise_weights.run(case(name), T).network
@@ -106,12 +137,12 @@ def test_a_file_says_what_it_holds(name: str) -> None:
     np.testing.assert_array_equal(before.outputs[T]["y"], after.outputs[T]["y"])
 
 
-def _described(model: onnx.ModelProto, snn: Snn) -> onnx.ModelProto:
+def _described(model: onnx.ModelProto, snn: Snn, form: str = "int8-unrolled") -> onnx.ModelProto:
     """With the metadata that the pipeline adds."""
     from na_convert.snn import metadata
 
     props = {p.key: p.value for p in model.metadata_props}
-    onnx.helper.set_model_props(model, {**metadata(snn, "int8-unrolled", "test", ""), **props})
+    onnx.helper.set_model_props(model, {**metadata(snn, form, "test", ""), **props})
     return model
 
 

@@ -28,19 +28,22 @@ Array: TypeAlias = NDArray[Any]
 Entry: TypeAlias = dict[str, Any]
 
 
-def describe(builder: StepBuilder) -> str:
-    """The JSON of the network that ``builder`` has written the steps of."""
-    network = builder.network
+def describe(builder: StepBuilder, outside: StepBuilder | None = None) -> str:
+    """The JSON of the network that ``builder`` has written the steps of.
+
+    ``outside``: what wrote the rest, where the steps are in a Loop.
+    """
+    network, around = builder.network, outside or builder
     operations = [
-        _layer_entry(op, builder) if isinstance(op, Layer) else _move_entry(op)
+        _layer_entry(op, builder, around) if isinstance(op, Layer) else _move_entry(op)
         for op in network.operations
     ]
     means = [
         {
             "output": m.output,
             "source": m.source,
-            "scale": builder.name_of(m.output, "scale"),
-            "offset": builder.name_of(m.output, "offset"),
+            "scale": around.name_of(m.output, "scale"),
+            "offset": around.name_of(m.output, "offset"),
         }
         for m in network.means
     ]
@@ -79,7 +82,7 @@ def restore(model: onnx.ModelProto) -> IntegerNetwork:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _layer_entry(layer: Layer, builder: StepBuilder) -> Entry:
+def _layer_entry(layer: Layer, builder: StepBuilder, around: StepBuilder) -> Entry:
     name = layer.name
     products = [
         {
@@ -91,7 +94,7 @@ def _layer_entry(layer: Layer, builder: StepBuilder) -> Entry:
     ]
     analogs = [
         {"tensor": a.tensor}
-        | {k: builder.name_of(unit_key(layer, i), k) for k in ("gain", "low", "high")}
+        | {k: around.name_of(unit_key(layer, i), k) for k in ("gain", "low", "high")}
         for i, a in enumerate(layer.analogs)
     ]
     entry: Entry = {
@@ -132,7 +135,10 @@ def _short(values: NDArray[np.int64]) -> Any:
 
 class _Reader:
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._initialisers = {i.name: i for i in model.graph.initializer}
+        bodies = [a.g for n in model.graph.node if n.op_type == "Loop" for a in n.attribute
+                  if a.name == "body"]  # fmt: skip
+        graphs = [model.graph, *bodies]
+        self._initialisers = {i.name: i for graph in graphs for i in graph.initializer}
 
     def values(self, name: str) -> Array:
         if name not in self._initialisers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -60,7 +60,7 @@ class StepBuilder:
         suffix: str,
         before: Mapping[str, gs.Tensor] | None,
         units: Mapping[str, gs.Tensor],
-        time: Time,
+        time: Clock,
     ) -> Tensors:
         """The nodes of one step; returns all counts by tensor name.
 
@@ -73,7 +73,7 @@ class StepBuilder:
         for operation in self.network.operations:
             sources = [counts[s] for s in operation.sources]
             if isinstance(operation, Move):
-                made = self._move(operation, sources, suffix)
+                made = self.move(operation, sources, suffix)
             elif operation.constant:
                 made = self._constant(operation, units, suffix, time)
             else:
@@ -84,7 +84,7 @@ class StepBuilder:
         return counts
 
     def _constant(
-        self, layer: Layer, units: Mapping[str, gs.Tensor], suffix: str, time: Time
+        self, layer: Layer, units: Mapping[str, gs.Tensor], suffix: str, time: Clock
     ) -> gs.Variable:
         theta = np.asarray(layer.threshold, np.float32).reshape(-1)
         current, scale = time.constant_current(self, layer, units[unit_key(layer, 0)], theta)
@@ -98,7 +98,7 @@ class StepBuilder:
         before: gs.Tensor | None,
         units: Mapping[str, gs.Tensor],
         suffix: str,
-        time: Time,
+        time: Clock,
     ) -> gs.Variable:
         (product,) = layer.products
         op = f"IFInt8{'' if product.window else 'Dense'}{'Pooled' if layer.pool else ''}"
@@ -142,7 +142,7 @@ class StepBuilder:
         before: gs.Tensor | None,
         units: Mapping[str, gs.Tensor],
         suffix: str,
-        time: Time,
+        time: Clock,
     ) -> gs.Variable:
         first = "First" if before is None else ""
         sizes = (len(layer.products), len(layer.shortcuts), len(layer.analogs))
@@ -163,7 +163,7 @@ class StepBuilder:
         return self.emit(op, inputs, layer.name + suffix, counts_name(layer.output) + suffix,
                          np.uint8, attributes)  # fmt: skip
 
-    def _move(self, move: Move, sources: Sequence[gs.Tensor], suffix: str) -> gs.Variable:
+    def move(self, move: Move, sources: Sequence[gs.Tensor], suffix: str) -> gs.Variable:
         name = counts_name(move.output)
         attributes = dict(move.attributes)
         if move.op == "SumPool":
@@ -229,8 +229,20 @@ class StepBuilder:
         return made
 
 
+class Clock(Protocol):
+    """How much time has passed at a step: a number (`Time`), or a tensor (`int8_loop.LoopTime`)."""
+
+    def bias(self, builder: StepBuilder, layer: Layer) -> gs.Tensor: ...
+
+    def constant_current(
+        self, builder: StepBuilder, layer: Layer, units: gs.Tensor, theta: Array
+    ) -> tuple[gs.Tensor, gs.Tensor]: ...
+
+    def wide(self, builder: StepBuilder, layer: Layer) -> list[gs.Tensor]: ...
+
+
 class Time:
-    """How much time has passed at a step: a number here, a tensor in a Loop (`LoopTime`)."""
+    """A number of steps."""
 
     def __init__(self, t: int) -> None:
         self.t = t
