@@ -159,7 +159,7 @@ def convert(
         progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
     )
     snn, exactness = tuned.network, None
-    if exact:
+    if exact and int8_form is None:  # integers are exact by themselves
         snn, exactness = _on_grids(snn, samples)
     int8 = None
     if int8_form is not None:
