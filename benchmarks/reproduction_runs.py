@@ -1,18 +1,19 @@
 """Fine-tune finished runs of na-train for docs/reproduction.md: the loop, and its control.
 
-    python benchmarks/reproduction_runs.py RUNS OUT --data PATH [--epochs 1] [--order b2-n0.5,b2]
+    python benchmarks/reproduction_runs.py RUNS OUT --data PATH [--epochs 1]
 
 RUNS holds folders of na-train named ``s<seed>-b<bits>-n<noise>``. OUT gets ``NAME-loop`` and
-``NAME-control`` with checkpoint.pt, metrics.csv and model.onnx, as `na-train finetune` would write
-them; benchmarks/reproduction_evaluate.py measures them afterwards. What is there already is left
-alone, and a run that was cut off goes on from its checkpoint. Runs that are not finished yet are
-waited for until ``--until`` (HH:MM).
+``NAME-control`` (with ``--suffix`` behind) with checkpoint.pt, metrics.csv and model.onnx, as
+`na-train finetune` would write them; benchmarks/reproduction_evaluate.py measures them afterwards.
+What is there already is left alone, and a run that was cut off goes on from its checkpoint. Runs
+that are not finished yet are waited for until ``--until`` (HH:MM).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -27,39 +28,48 @@ from na_convert.models.train import Hooks, Run, train
 _CPU = torch.device("cpu")
 
 
-def main() -> None:
-    given = _arguments()
-    data = load("cifar10", given.data)
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _arguments(arguments)
     torch.set_num_threads(1)
+    data: Dataset | None = None
     while True:
-        waiting = _next(given.runs, given.out, given.order.split(","))
+        arms = [f"{arm}{given.suffix}" for arm in given.arms.split(",")]
+        waiting = _next(given.runs, given.out, given.order.split(","), arms, given.only)
         if waiting is not None:
             base, arm = waiting
             print(f"{datetime.now():%H:%M:%S} {base.name} {arm}", flush=True)
-            _fine_tune(base, given.out / f"{base.name}-{arm}", arm == "loop", given.epochs, data)
+            data = data or load(checkpoint.recipe_of(base / "checkpoint.pt").data, given.data)
+            _fine_tune(
+                base, given.out / f"{base.name}-{arm}", arm.startswith("loop"), given.epochs, data
+            )
         elif f"{datetime.now():%H:%M}" >= given.until:
             return
         else:
             time.sleep(10)
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--arms", default="loop,control")
+    parser.add_argument("--suffix", default="", help="of the arms' names, such as 2 for 2 epochs")
+    parser.add_argument("--only", default="", help="part of the names of the runs to do")
     parser.add_argument("--order", default="", help="parts of names, the first to be done first")
     parser.add_argument("--until", default="00:00")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def _next(runs: Path, out: Path, order: list[str]) -> tuple[Path, str] | None:
+def _next(
+    runs: Path, out: Path, order: list[str], arms: list[str], only: str
+) -> tuple[Path, str] | None:
     """The next base run that is finished, and the arm that it lacks."""
-    bases = sorted(p.parent for p in runs.glob("s*/report.json"))
+    bases = sorted(p.parent for p in runs.glob("s*/report.json") if only in p.parent.name)
     ranked = sorted(bases, key=lambda p: next((i for i, o in enumerate(order) if o in p.name), 99))
     for base in ranked:
-        for arm in ("loop", "control"):
+        for arm in arms:
             if not (out / f"{base.name}-{arm}" / "model.onnx").exists():
                 return base, arm
     return None
