@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         limits = (given.images, given.long_images)
         found = evaluate(base, own, arm, recipe, data, limits, bias_steps)
         write_atomically(target, (json.dumps(found, indent=1) + "\n").encode())
-        print(f"{time.process_time():.0f} s", name, found["by_timestep"][3], flush=True)
+        print(f"{time.process_time():.0f} s", name, found["by_timestep"][-1], flush=True)
 
 
 def _tuned(base: Path, tuned: Path) -> list[str]:

@@ -32,7 +32,8 @@ Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[float], None]
 
 MEMORY = 256 << 20  # bytes: about what one batch of recorded or replayed values may take
-LAYER_SAMPLES = 1024  # on about so many samples the layers' figures are taken
+ALL_SAMPLES = 1024  # up to so many, the layers' figures are taken on all samples
+LAYER_SAMPLES = 256  # beyond, on about so many
 _LARGEST_BATCH = 64
 
 
@@ -133,7 +134,7 @@ def observe(
 def _measured(samples: int, size: int) -> set[int]:
     """The batches, by index, on which layers are measured: evenly spread, the first among them."""
     batches, wanted = -(-samples // size), max(1, LAYER_SAMPLES // size)
-    if batches <= wanted:
+    if samples <= ALL_SAMPLES or batches <= wanted:
         return set(range(batches))
     return {index * batches // wanted for index in range(wanted)}
 

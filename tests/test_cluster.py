@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two samples at a time, layers measured on every second batch."""
     monkeypatch.setattr(behaviour, "_LARGEST_BATCH", BATCH)
+    monkeypatch.setattr(behaviour, "ALL_SAMPLES", 0)
     monkeypatch.setattr(behaviour, "LAYER_SAMPLES", COUNT // 2)
 
 
