@@ -123,7 +123,7 @@ def test_the_published_report_is_that_of_the_results(tmp_path: Path) -> None:
 
 def test_static_means_are_measured_beside_the_fold(results: Path) -> None:
     run, found = results.parent / "runs" / "s0-b2-n0.5", results.parent / "static.json"
-    options = ["-T", "2", "--epochs", "2", "--fit-images", "128"]
+    options = ["-T", "2", "--epochs", "30", "--fit-images", "512"]
     script("static_means").main([str(run), str(found), *options])
     rows = {row["means"]: row for row in json.loads(found.read_text())["rows"]}
     assert list(rows) == [
