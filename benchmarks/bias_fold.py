@@ -21,9 +21,9 @@ import numpy as np
 from na_convert.passes import bias_shifts, calibrate_bias
 
 from na_convert import model_io, pipeline
-from na_convert.api import samples_for
 from na_convert.layers import match_layers
 from na_convert.outputs import ann_output, snn_output
+from na_convert.reading import samples_for
 from na_convert.results import TimestepResult
 from na_convert.snn import Snn
 from na_convert.statistics import count_outputs

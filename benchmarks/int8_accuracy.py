@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from na_convert import integer_conversion, model_io, pipeline
-from na_convert.api import samples_for
 from na_convert.forms import FORMS, INT8_FORMS
+from na_convert.reading import samples_for
 from na_convert.running import file_runner
 from na_convert.snn import Snn
 

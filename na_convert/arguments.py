@@ -128,11 +128,6 @@ def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
 
 # --- words ----------------------------------------------------------------------------------------
 
-FORMS = ("folded", "unrolled", "step")  # the keys of `forms.FORMS`, known without loading onnx
-INT8_FORMS = ("unrolled", "loop")  # of `forms.INT8_FORMS`
-WEIGHTS = ("float", "int8")
-TIES = ("auto", "always", "never")
-
 
 def one_of(value: str, option: str, choices: Sequence[str]) -> str:
     """Raises UsageError where ``value`` is not among ``choices``."""

@@ -21,10 +21,6 @@ from typer.exceptions import TyperException
 
 from . import __version__
 from .arguments import (
-    FORMS,
-    INT8_FORMS,
-    TIES,
-    WEIGHTS,
     DefaultCommandGroup,
     at_least,
     existing_data,
@@ -37,6 +33,7 @@ from .arguments import (
     sizes,
     writable_file,
 )
+from .choices import AC_PJ, FORMS, INT8_FORMS, MAC_PJ, MARGIN, TIES, WEIGHTS
 from .errors import CheckFailed, Interrupted, NaConvertError, NotConvertible, UsageError
 
 if TYPE_CHECKING:
@@ -303,10 +300,10 @@ def check_command(
     ] = None,
     energy_mac: Annotated[
         float, typer.Option("--energy-mac", metavar="PJ", help="of a multiply-accumulate")
-    ] = 4.6,
+    ] = MAC_PJ,
     energy_ac: Annotated[
         float, typer.Option("--energy-ac", metavar="PJ", help="of an accumulate")
-    ] = 0.9,
+    ] = AC_PJ,
     labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
@@ -348,7 +345,6 @@ def check_command(
     def run(progress: Progress) -> Result:
         from . import api
         from .energy import Constants
-        from .limits import MARGIN
 
         return api.check(
             ann, snn, data=data, labels=labels, timesteps=steps, preprocessing=pixels,

@@ -17,6 +17,7 @@ from typing import Any
 from .behaviour import Behaviour, Observer, Part, Progress, Stages
 from .data import Preprocessing, Samples
 from .errors import NaConvertError, UsageError
+from .reading import samples_for
 
 _SHARDS_PER_WORKER = 4  # so that a fast worker takes more of them, and little is lost with one
 _TIMEOUT = 30  # seconds to find the scheduler
@@ -100,14 +101,14 @@ def _observe(job: Job, parts: tuple[Part, ...]) -> Behaviour:
 @lru_cache(maxsize=1)
 def _prepared(job: Job) -> tuple[Observer, Samples]:
     """Both networks and the samples, read once by each worker."""
-    from . import api, forms, model_io, pipeline
+    from . import forms, model_io, pipeline
     from .layers import match_layers
 
     loaded, file = model_io.load(Path(job.ann)), model_io.load(Path(job.snn))
     for each, digest in zip((loaded, file), job.digests, strict=True):
         if each.sha256 != digest:
             raise UsageError(f"{each.path}: a worker reads another file than the client")
-    samples = api.samples_for(loaded, job.data, job.preprocessing, job.labels)
+    samples = samples_for(loaded, job.data, job.preprocessing, job.labels)
     network = forms.read(file.model)
     reference = pipeline.reference(loaded, samples.feeds)
     layers = match_layers(network, reference.staircase_ann)

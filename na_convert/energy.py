@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .choices import AC_PJ, MAC_PJ
 from .connectivity import Work
 from .errors import UsageError
 from .results import Energy, OperatorWork
 
-MAC_PJ = 4.6
-AC_PJ = 0.9
 SOURCE = "45 nm, 32-bit float, Horowitz, ISSCC 2014"
 
 

@@ -32,14 +32,18 @@ def take_excerpt(
     network: Snn,
     samples: Samples,
     measured: Sequence[LayerResult],
-    chosen: Sequence[str] = (),
+    chosen: Sequence[str] | None = (),
 ) -> tuple[ExcerptLayer, ...]:
     """Layers ``chosen`` (names or patterns) on the first sample, for T steps and more.
+
+    Without names the telling ones of those ``measured``; of None nothing is taken.
 
     Run in the folded form, whatever the file's: that runs for any number of steps.
 
     Raises UsageError where ``chosen`` fits no layer.
     """
+    if chosen is None:
+        return ()
     names = [n.name for n in network.neurons]
     reasons = dict.fromkeys(matching_layers(names, chosen), "") or _telling(measured, names)
     steps = min(_MOST, max(_LEAST, 2 * network.timesteps))

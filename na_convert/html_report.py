@@ -14,7 +14,6 @@ from .html_network import energy_section, networks
 from .html_parts import Row, Section, cards, charts, details, figure, page, table
 from .results import (
     Equivalence,
-    Figure,
     Refusal,
     Result,
     TimestepResult,
@@ -183,10 +182,6 @@ def _checks(found: Equivalence) -> str:
     return table(
         ["check", "", "figure", "limit", ""], rows, caption, brief=(1,), words=(4,), wide=True
     )
-
-
-def _verdict(figure: Figure) -> str:
-    return "✓ pass" if figure.passed else "✗ FAIL"
 
 
 def _energy(found: Equivalence | None) -> str:

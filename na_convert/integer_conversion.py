@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .behaviour import rows
+from .choices import TIES
 from .data import Samples
 from .errors import UsageError
 from .forms import Int8Form
@@ -27,7 +28,6 @@ from .teacher_forcing import runner
 
 Array: TypeAlias = NDArray[Any]
 
-TIE_CHOICES = ("auto", "always", "never")
 TYPICAL_SAMPLES = 256  # for the mean activations
 DECIDING_SAMPLES = 512  # on which `auto` compares tied and untied thresholds
 _BATCH = 64
@@ -62,8 +62,8 @@ def convert(
     Raises UsageError for another ``tie`` or T above 255, NotConvertible naming what has no integer
     form.
     """
-    if tie not in TIE_CHOICES:
-        raise UsageError(f"--tie-shortcuts {tie}: one of {', '.join(TIE_CHOICES)} is needed")
+    if tie not in TIES:
+        raise UsageError(f"--tie-shortcuts {tie}: one of {', '.join(TIES)} is needed")
     typical = _typical(network, staircase_ann, samples) if given else None
     free, tied = None, tie_shortcuts(network)
     if tie != "always" or not tied.raised:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .choices import MARGIN
 from .errors import UsageError
 from .results import Equivalence, Figure, TimestepResult
 from .rungs import Entry, rung
-
-MARGIN = 0.01  # fractions; a relative change of energy
 
 
 @dataclass(frozen=True)

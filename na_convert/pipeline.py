@@ -43,14 +43,12 @@ class Options:
         calibration: how plain ReLUs get a threshold; None: they are refused.
         calibration_feeds: the data for it.
         readout_from: name of the node behind which everything stays analog.
-        form: of the file, a key of `forms.FORMS`.
     """
 
     timesteps: int | None = None
     calibration: Calibration | None = None
     calibration_feeds: Feeds | None = None
     readout_from: str | None = None
-    form: str = FORM
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
     check_spiking(graph, "to_spiking")
     steps, notes = _timesteps(spiking.neurons, options.timesteps)
     snn = Snn(graph, spiking.neurons, steps, carried)
-    described = metadata(snn, options.form, __version__, loaded.sha256)
+    described = metadata(snn, FORM, __version__, loaded.sha256)
     snn = replace(snn, carried=carried.with_metadata(described))
     return replace(found, snn=snn, notes=(*found.notes, *notes, *_not_low_bit(spiking.neurons)))
 

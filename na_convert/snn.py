@@ -23,6 +23,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import neurons
+from .errors import ModelError
 from .graph import Carried, is_ours
 from .results import Neuron
 
@@ -113,6 +114,15 @@ def described(snn: Snn) -> Snn:
 
 def _neurons_json(neurons: tuple[Neuron, ...]) -> str:
     return json.dumps([asdict(n) for n in neurons], sort_keys=True)
+
+
+def require_form(metadata_props: Mapping[str, str], form: str) -> None:
+    """Raises ModelError where a file's metadata are not those of an SNN in ``form``."""
+    if NEURONS not in metadata_props or metadata_props.get("na_convert.form") != form:
+        raise ModelError(
+            f"this is no SNN in the {form} form (its metadata says otherwise)",
+            remedy=f"give the file that na-convert --form {form} wrote",
+        )
 
 
 def neurons_from(metadata_props: dict[str, str]) -> tuple[Neuron, ...]:

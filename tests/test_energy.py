@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from na_convert.energy import AC_PJ, MAC_PJ, Constants
+from na_convert.choices import AC_PJ, MAC_PJ
+from na_convert.energy import Constants
 from na_convert.errors import UsageError
 from na_convert.results import Energy, OperatorWork
 from na_convert.simulation import simulate

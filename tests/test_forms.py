@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 import na_convert
 from na_convert import forms
-from na_convert.arguments import FORMS
+from na_convert.choices import FORMS
 from na_convert.errors import CheckFailed, ModelError, UsageError
 from na_convert.forms import step, unrolled
 from na_convert.running import file_engine

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from na_convert import api, forms
-from na_convert.arguments import INT8_FORMS
+from na_convert.choices import INT8_FORMS
 from na_convert.cli import main
 from na_convert.errors import CheckFailed, UsageError
 from na_convert.model_io import load

@@ -14,7 +14,7 @@ from .. import neurons
 from ..errors import ModelError
 from ..graph import Parts, all_nodes, export_parts, import_graph, is_ours
 from ..shapes import annotate
-from ..snn import STATEFUL_OPS, TIMESTEPS, Snn, neurons_from, written_as
+from ..snn import STATEFUL_OPS, TIMESTEPS, Snn, neurons_from, require_form, written_as
 
 FORM = "folded"
 TIMED_OPS = (*STATEFUL_OPS, "Encode", "Decode")
@@ -55,11 +55,7 @@ def from_folded(model: onnx.ModelProto) -> Snn:
     """The description behind a folded file; raises ModelError if it is none of ours."""
     graph, carried = import_graph(model)
     props = carried.metadata
-    if "na_convert.neurons" not in props or props.get("na_convert.form") != FORM:
-        raise ModelError(
-            "this is not an SNN written by na-convert (its metadata is missing)",
-            remedy="give the .snn.onnx file that na-convert wrote",
-        )
+    require_form(props, FORM)
     for node in all_nodes(graph):
         if is_ours(node, *TIMED_OPS):
             del node.inputs[1]

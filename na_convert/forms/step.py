@@ -35,7 +35,7 @@ from ..graph import Names, Parts, all_nodes, constant, export_parts, import_grap
 from ..graph import node as make_node
 from ..neurons import DOMAIN, NEURON_OPS
 from ..shapes import annotate, of_one_step
-from ..snn import Snn, neurons_from, written_as
+from ..snn import Snn, neurons_from, require_form, written_as
 
 FORM = "step"
 STEPS = "steps"
@@ -84,11 +84,7 @@ def from_step(model: onnx.ModelProto) -> Snn:
     """The description behind a step file; raises ModelError if it is none of ours."""
     graph, carried = import_graph(model)
     props = carried.metadata
-    if "na_convert.neurons" not in props or props.get("na_convert.form") != FORM:
-        raise ModelError(
-            "this is no SNN in the step form (its metadata says otherwise)",
-            remedy="give the file that na-convert --form step wrote",
-        )
+    require_form(props, FORM)
     names = states(model)
     for node in all_nodes(graph):
         op = node.op.removesuffix("Step")

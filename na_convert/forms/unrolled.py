@@ -40,7 +40,7 @@ from ..graph import node as make_node
 from ..neurons import NEURON_OPS
 from ..regions import data_inputs, spiking_nodes
 from ..shapes import annotate, of_one_step
-from ..snn import Snn, float_type, neuron_nodes, parameters, written_as
+from ..snn import Snn, float_type, neuron_nodes, parameters, require_form, written_as
 from . import folded
 
 FORM = "unrolled"
@@ -48,11 +48,6 @@ NETWORK = "na_convert.network"
 MEMBRANE, AFTER = "negated_membrane", "negated_membrane_after"
 NEGATED = "_negated"
 _STEEP = {"alpha": -(2.0**25), "beta": 1 - 2.0**24}
-
-
-def to_unrolled(snn: Snn) -> onnx.ModelProto:
-    """The model of ``snn``, weights inside; see `unrolled_parts`."""
-    return unrolled_parts(snn).whole()
 
 
 def unrolled_parts(snn: Snn) -> Parts:
@@ -69,11 +64,7 @@ def from_unrolled(model: onnx.ModelProto) -> Snn:
     """The description behind an unrolled file; raises ModelError if it is none of ours, or not as
     it was written."""
     props = {p.key: p.value for p in model.metadata_props}
-    if NETWORK not in props or props.get("na_convert.form") != FORM:
-        raise ModelError(
-            "this is no SNN in the unrolled form (its metadata says otherwise)",
-            remedy="give the file that na-convert --form unrolled wrote",
-        )
+    require_form(props, FORM)
     network = network_of(model)
     known = {i.name for i in network.graph.initializer}
     for weight in model.graph.initializer:

@@ -1,0 +1,306 @@
+"""An ANN made a verified SNN file (`convert`)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from . import forms, integer_check, integer_conversion, model_io, pipeline
+from .choices import WEIGHTS
+from .compare import measure
+from .data import Preprocessing, Samples
+from .equivalence import with_passes
+from .errors import NotConvertible, UsageError
+from .excerpt import take_excerpt
+from .forms import folded
+from .graph import Parts, all_nodes, op_counts
+from .model_io import Loaded
+from .passes import snap
+from .passes.calibrate import Calibration
+from .reading import Data, Labels, Progress, model_info, samples_for, silent
+from .results import Equivalence, Exactness, OutputInfo, Result
+from .rungs import failure
+from .snn import Snn
+from .tuning import MAX_TIMESTEPS, Target, check_target, tune
+
+EXACT_TIMESTEPS = 32  # up to which sums are proven to stay exact, if not the file's T is larger
+_BOUND_ROWS = 256
+
+
+def convert(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    timesteps: int | None = None,
+    data: Data | None = None,
+    labels: Labels | None = None,
+    preprocessing: Preprocessing | None = None,
+    check: bool = True,
+    calibrate: Data | None = None,
+    percentile: float = 100.0,
+    per_channel: bool = False,
+    readout_from: str | None = None,
+    form: str | None = None,
+    exact: bool = False,
+    weights: str = "float",
+    tie_shortcuts: str = "auto",
+    calibrate_bias: Data | None = None,
+    target_agreement: float | None = None,
+    target_drop: float | None = None,
+    excerpt: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Convert the ANN in ``model`` to an SNN, verify it, and write it.
+
+    Args:
+        output: where to write; ``MODEL.snn.onnx`` beside the model by default.
+        timesteps: the file's default T; by default the largest number of levels, at most 16.
+        data: an ``.npz``, ``.npy``, folder of ``.npz`` or images (`sources`), or a mapping: the
+            network's inputs ``[N, ...]`` under their names (or ``x``), optional ``labels`` [N];
+            seeded random input by default.
+        labels: class numbers [N], or a file of them (`labels`), where ``data`` has none.
+        preprocessing: how uint8 images become floats; by default as the model's metadata says.
+        check: verify the conversion; without it nothing is compared.
+        calibrate: data from which plain ReLUs get their thresholds; they are refused without it.
+        percentile: of a ReLU's outputs, which becomes its threshold; 100 is the maximum.
+        per_channel: measure a threshold per channel instead of per layer.
+        readout_from: name of a node; everything behind it stays analog, on the time-mean.
+        form: of the file: "folded" (any T in one run, the default), "unrolled" (fixed T, the
+            fastest in float if exact) or "step" (one time step per call); with int8 weights
+            "unrolled" (the default).
+        exact: round weights to grids of powers of two, so that every engine computes the same
+            counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
+        weights: "float", or "int8": integer arithmetic on spike counts (`integer_conversion`).
+        tie_shortcuts: int8 only: thresholds along identity shortcuts are made equal "always",
+            "never", or ("auto") where that does not lower the accuracy on ``data``.
+        calibrate_bias: a few hundred samples, on which each layer's biases are shifted so that its
+            mean at T is the ANN's; a quarter of them decides how, and whether that stays.
+        target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
+            share of ``data`` gets the ANN's class.
+        target_drop: the same for the ANN's accuracy minus the SNN's; both may be given.
+        excerpt: layers (names or patterns) of which the result gets spikes and membranes on the
+            first sample; an empty choice takes the telling ones, None leaves it out.
+        progress: called with a step's name and the share done, 0 to 1.
+
+    Raises:
+        UsageError, ModelError, DataError: something given cannot be used (exit code 2).
+        NotConvertible: nodes that cannot spike, all of them in ``refused`` (exit code 1).
+        CheckFailed: a verification step broke its limit; nothing was written (exit code 1).
+    """
+    start = time.perf_counter()
+    tell = progress or silent
+    source, form_of_file = Path(model), _form(form, weights, tie_shortcuts)
+    target = _target_file(source, output)
+    tell("reading", 0.0)
+    loaded = model_io.load(source)
+    samples = samples_for(loaded, data, preprocessing, labels)
+    wanted = _target(target_agreement, target_drop, timesteps, samples, given=data is not None)
+    bias_feeds = None
+    if calibrate_bias is not None:
+        bias_feeds = samples_for(loaded, calibrate_bias, preprocessing).feeds
+    tell("converting", 0.1)
+    options = _options(
+        loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from
+    )
+    converted = pipeline.convert(loaded, samples.feeds, options, check=check)
+    if converted.snn is None:
+        raise NotConvertible(
+            f"{source}: {len(converted.refused)} node(s) cannot be part of a spiking network",
+            node=converted.refused[0].node,
+            remedy="see the table: each is named with the reason and what to do",
+            refused=converted.refused,
+        )
+    tell("tuning", 0.2)
+    tuned = tune(
+        converted.snn,
+        converted.staircase_ann,
+        samples,
+        bias_feeds=bias_feeds,
+        target=wanted,
+        progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
+    )
+    tell("writing", 0.3)
+    made = _made(
+        tuned.network, converted.staircase_ann, samples, form_of_file,
+        exact=exact, tie=tie_shortcuts, given=data is not None,
+    )  # fmt: skip
+    equivalence: Equivalence | None = None
+    if check:
+        tell("verifying", 0.3)
+        equivalence = _verified(
+            made, converted, samples, lambda share: tell("verifying", 0.3 + 0.65 * share)
+        )
+    layers = equivalence.layers if equivalence else ()
+    result = Result(
+        model=model_info(loaded),
+        timesteps=made.snn.timesteps,
+        form=form_of_file.name,
+        form_note=form_of_file.why,
+        neurons=made.int8.network.neurons if made.int8 else made.snn.neurons,
+        refused=(),
+        passes=(*converted.reports, *tuned.reports),
+        equivalence=equivalence,
+        output=None,
+        passed=False,
+        notes=(*samples.notes, *converted.notes, *tuned.notes),
+        bias_calibration=tuned.bias,
+        exactness=made.exactness,
+        excerpt=take_excerpt(made.snn, samples, layers, excerpt),
+        quantisation=made.int8.report if made.int8 else None,
+    )
+    error = failure(equivalence.figures, result) if equivalence is not None else None
+    if error is not None:
+        raise error
+    tell("writing", 0.97)
+    size, digest = model_io.save(made.parts, target)
+    tell("done", 1.0)
+    return replace(
+        result,
+        output=OutputInfo(str(target), size, digest, _node_counts(made)),
+        passed=True,
+        seconds=time.perf_counter() - start,
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The network that is written, and its file.
+
+    Attributes:
+        snn: in float; on grids if `exactness` says so.
+        unrounded: `snn` before it was put on grids; None where it was not.
+        int8: the integer network made of `snn`, if that is what is written.
+    """
+
+    snn: Snn
+    unrounded: Snn | None
+    exactness: Exactness | None
+    int8: integer_conversion.Int8 | None
+    parts: Parts
+
+
+def _made(
+    tuned: Snn,
+    staircase_ann: gs.Graph,
+    samples: Samples,
+    form: forms.Form | forms.Int8Form,
+    *,
+    exact: bool,
+    tie: str,
+    given: bool,
+) -> _Made:
+    if isinstance(form, forms.Int8Form):  # integers are exact by themselves
+        int8 = integer_conversion.convert(tuned, staircase_ann, samples, form, tie=tie, given=given)
+        made = _Made(tuned, None, None, int8, int8.parts)
+    else:
+        snn, exactness = _on_grids(tuned, samples) if exact else (tuned, None)
+        unrounded = tuned if snn is not tuned else None
+        made = _Made(snn, unrounded, exactness, None, form.parts(snn))
+    onnx.checker.check_model(made.parts.typed(), full_check=True)
+    return made
+
+
+def _verified(
+    made: _Made,
+    converted: pipeline.Converted,
+    samples: Samples,
+    progress: Callable[[float], None],
+) -> Equivalence:
+    verify = measure if made.int8 is None else integer_check.prove_and_measure
+    found = verify(
+        converted.ann,
+        converted.staircase_ann,
+        made.snn,
+        made.parts.whole(),
+        samples,
+        timesteps=range(1, made.snn.timesteps + 1),
+        unrounded=made.unrounded,
+        progress=progress,
+    )
+    return with_passes(found, converted)
+
+
+def _on_grids(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
+    """``network`` with its weights on grids, for inputs as large as those of ``samples``."""
+    bounds = {}
+    for tensor in network.graph.inputs:
+        feed, largest = samples.feeds[tensor.name], 0.0
+        for start in range(0, len(samples), _BOUND_ROWS):
+            values = np.asarray(feed[start : start + _BOUND_ROWS])
+            largest = max(largest, float(np.max(np.abs(values), initial=0)))
+        bounds[tensor.name] = largest or 1.0
+    return snap.run(network, bounds, max(EXACT_TIMESTEPS, network.timesteps))
+
+
+def _node_counts(made: _Made) -> dict[str, int]:
+    """Nodes by operator: of a float file those of one time step, of an int8 file its own."""
+    if made.int8 is None:
+        return op_counts(all_nodes(made.snn.graph))
+    return dict(sorted(Counter(node.op_type for node in made.parts.light.graph.node).items()))
+
+
+def _form(form: str | None, weights: str, tie_shortcuts: str) -> forms.Form | forms.Int8Form:
+    """The form of the file."""
+    if weights not in WEIGHTS:
+        raise UsageError(f"--weights {weights}: one of {', '.join(WEIGHTS)} is needed")
+    if weights == "int8":
+        return forms.int8_named(form)
+    if tie_shortcuts != "auto":
+        raise UsageError("--tie-shortcuts is for --weights int8", remedy="give both, or neither")
+    return forms.named(form or folded.FORM)
+
+
+def _options(
+    loaded: Loaded,
+    preprocessing: Preprocessing | None,
+    timesteps: int | None,
+    calibrate: Data | None,
+    percentile: float,
+    per_channel: bool,
+    readout_from: str | None,
+) -> pipeline.Options:
+    if not 0 < percentile <= 100:
+        raise UsageError(f"--percentile {percentile:g}: a number above 0 and up to 100 is needed")
+    if calibrate is None:
+        if percentile != 100 or per_channel:
+            raise UsageError("--percentile and --per-channel need --calibrate DATA.npz")
+        return pipeline.Options(timesteps=timesteps, readout_from=readout_from)
+    return pipeline.Options(
+        timesteps=timesteps,
+        calibration=Calibration(percentile, per_channel),
+        calibration_feeds=samples_for(loaded, calibrate, preprocessing).feeds,
+        readout_from=readout_from,
+    )
+
+
+def _target(
+    agreement: float | None,
+    drop: float | None,
+    most: int | None,
+    samples: Samples,
+    *,
+    given: bool,
+) -> Target | None:
+    if agreement is None and drop is None:
+        return None
+    target = Target(agreement, drop, MAX_TIMESTEPS if most is None else most)
+    check_target(target, samples, given=given)
+    return target
+
+
+def _target_file(source: Path, output: str | Path | None) -> Path:
+    """Where to write; raises UsageError where that is the model itself."""
+    default = source.with_name(f"{source.name.removesuffix('.onnx')}.snn.onnx")
+    target = Path(output) if output is not None else default
+    if target.resolve() == source.resolve():
+        raise UsageError(
+            f"{target}: the output would overwrite the model", remedy="choose another -o"
+        )
+    return target
