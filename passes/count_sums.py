@@ -33,6 +33,7 @@ from na_convert.graph import is_constant, is_missing, is_ours, is_standard, labe
 from na_convert.integer import Move, Window
 from na_convert.integer import move as apply
 from na_convert.results import Refusal
+from na_convert.shapes import of_one_step
 from na_convert.snn import Snn, neuron_nodes, parameters
 
 Array: TypeAlias = NDArray[np.float64]
@@ -121,6 +122,7 @@ def read(network: Snn, timesteps: int) -> Reading:
 class _Reader:
     def __init__(self, network: Snn, timesteps: int) -> None:
         self.shapes = {neuron.name: neuron.shape for neuron in network.neurons}
+        self.sizes = of_one_step(network)
         self.neurons = {id(node) for node in neuron_nodes(network.graph)}
         self.timesteps = timesteps
         self.order: list[Move | str] = []
@@ -165,6 +167,13 @@ class _Reader:
         if tensor.name not in self.values:
             raise _Refused(f"its input {tensor.name!r} was refused")
         return self.values[tensor.name]
+
+    def rank(self, node: gs.Node) -> int:
+        """Number of axes of the node's output, the batch included."""
+        size = self.sizes.get(node.outputs[0].name)
+        if size is None:
+            raise _Refused("its number of axes is not known", "export with static image sizes")
+        return len(size) + 1
 
     def counts(self, tensor: gs.Tensor) -> Counts:
         value = self.value(tensor)
@@ -398,7 +407,7 @@ def _add(reader: _Reader, node: gs.Node) -> list[Value]:
     ]
     constant = sum(
         (
-            sign * _of_one_sample(t, values[0])
+            sign * _of_one_sample(t, reader.rank(node))
             for t, sign in zip(node.inputs, signs, strict=True)
             if is_constant(t)
         ),
@@ -431,7 +440,7 @@ def _mul(reader: _Reader, node: gs.Node) -> list[Value]:
     if not is_constant(other):
         raise _Refused("multiplies counts by something that is computed at run time")
     value = reader.value(data)
-    factor = _of_one_sample(other, value)
+    factor = _of_one_sample(other, reader.rank(node))
     return [_scaled(value, 1 / factor if node.op == "Div" else factor)]
 
 
@@ -466,17 +475,14 @@ def _as_sum(value: Value) -> Sum:
     return Sum(identities=((plain, np.ones(())),), bias=value.offset)
 
 
-def _of_one_sample(tensor: gs.Tensor, beside: Value) -> Array:
-    """A constant that broadcasts against [N, ...], as one that does against a sample."""
+def _of_one_sample(tensor: gs.Tensor, rank: int) -> Array:
+    """A constant that broadcasts against [N, ...], of ``rank`` with N, as one against a sample."""
     values = np.asarray(tensor.values, np.float64)
-    rank = len(beside.shape) if isinstance(beside, Counts) else None
-    if values.ndim and rank is not None and values.ndim == rank + 1:
-        if values.shape[0] != 1:
-            raise _Refused("its constant differs between samples")
-        return np.asarray(values[0])
-    if values.ndim >= 2 and values.shape[0] == 1 and rank is None and values.ndim in (2, 4):
-        return np.asarray(values[0])
-    return values
+    if values.ndim < rank:
+        return values
+    if values.ndim > rank or values.shape[0] != 1:
+        raise _Refused("its constant differs between samples")
+    return np.asarray(values[0])
 
 
 # --- weights --------------------------------------------------------------------------------------

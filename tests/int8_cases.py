@@ -138,6 +138,16 @@ CASES: dict[str, tuple[str, dict]] = {
          "factor": np.array([0.5, 1.5, 2.0, 0.25], np.float32).reshape(4, 1, 1),
          "halves": np.array([2, 2], np.int64)},
     ),
+    "constant on a sum in one dimension": (
+        _body(
+            "r = Reshape (a1, long)\nc2 = Conv <pads: ints = [1,1]> (r, w2)\n"
+            + "c3 = Conv <pads: ints = [1,1]> (r, w3)\ns = Add (c2, c3)\nt = Add (s, shift)\n"
+            + build.stair("t", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3), "w3": (6, 4, 3), "wy": (5, 6),
+         "long": np.array([-1, 4, 64], np.int64),
+         "shift": np.linspace(-0.3, 0.5, 6, dtype=np.float32).reshape(1, 6, 1)},
+    ),
     "counts without weights": (
         _body(
             f"c2 = Conv {_PAD} (a1, w2)\n" + build.stair("c2", "a2", step="other")

@@ -29,6 +29,10 @@ T = 4
 FEEDS = {"x": build.images(2)}
 
 
+# The QLinearConv of onnx.reference adds a bias to images only: it cannot run these.
+IMAGES_ONLY = ("constant on a sum in one dimension",)
+
+
 def whole(network: IntegerNetwork) -> onnx.ModelProto:
     parts = int8_parts(network)
     onnx.checker.check_model(parts.typed(), full_check=True)
@@ -60,8 +64,12 @@ def test_every_engine_counts_the_same(name: str) -> None:
         for layer in network.layers:
             np.testing.assert_array_equal(found[layer.name], expected.counts[layer.name])
             assert found[layer.name].max() > 0
-    for layer, counts in in_reference(model, network).items():
-        np.testing.assert_array_equal(counts, expected.counts[layer][-1])
+    if name in IMAGES_ONLY:
+        with pytest.raises(ValueError, match="broadcast"):
+            in_reference(model, network)
+    else:
+        for layer, counts in in_reference(model, network).items():
+            np.testing.assert_array_equal(counts, expected.counts[layer][-1])
     (logits,) = session(model).run(["y"], FEEDS)
     np.testing.assert_allclose(logits, expected.outputs[T]["y"], atol=1e-5)
 
