@@ -17,7 +17,7 @@ import numpy as np
 
 from na_convert.integer import Move, Window
 
-from .count_sums import Counts, Term
+from .count_values import Counts, Term
 
 
 def join(name: str, terms: Sequence[Term]) -> tuple[Term, list[Move]] | None:

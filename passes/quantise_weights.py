@@ -51,7 +51,8 @@ from na_convert.integer_bounds import (
 from na_convert.results import QuantisedLayer, Refusal
 from na_convert.snn import Snn, neuron_nodes, parameters
 
-from .count_sums import FOLDED, MOST, Counts, Reading, Sum, Term, read
+from .count_sums import Reading, read
+from .count_values import FOLDED, MOST, Counts, Sum, Term
 from .join_terms import join
 from .shortcut_ratio import Ratio, best_ratio
 from .weight_scales import Scaled, choose

@@ -1,0 +1,162 @@
+"""Operators that move counts about, read by `count_sums`: Concat, Slice, Reshape and the like.
+
+What is moved are counts again, and each keeps what it is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from na_convert.graph import is_constant, is_missing
+from na_convert.integer import Move
+
+from .count_values import Counts, NoIntegerForm, Value, by_channel
+
+if TYPE_CHECKING:
+    from .count_sums import Reader
+
+
+def read_identity(reader: Reader, node: gs.Node) -> list[Value]:
+    return [reader.value(node.inputs[0])]
+
+
+def read_concat(reader: Reader, node: gs.Node) -> list[Value]:
+    sources = [reader.counts(t) for t in node.inputs]
+    rank = len(sources[0].shape) + 1
+    if int(node.attrs["axis"]) % rank != 1:
+        raise NoIntegerForm("joins counts along another axis than the channels")
+    name = node.outputs[0].name
+    move = Move(name, "Concat", tuple(c.name for c in sources), {"axis": 1})
+    return [reader.moved(name, move, sources)]
+
+
+def read_reshape(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    shape = _reshaped(node, source.shape)
+    name = node.outputs[0].name
+    target = np.asarray([-1, *shape], np.int64)
+    return [reader.moved(name, Move(name, "Reshape", (source.name,), {}, (target,)), [source])]
+
+
+def _reshaped(node: gs.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One sample's shape behind a Reshape, Flatten, Squeeze or Unsqueeze that keeps the batch."""
+    if node.op == "Flatten":
+        axis = int(node.attrs.get("axis", 1))
+        if axis != 1:
+            raise NoIntegerForm("flattens more than each sample by itself")
+        return (int(np.prod(shape)),)
+    rank = len(shape) + 1
+    if node.op in ("Squeeze", "Unsqueeze"):
+        axes = constant_ints(node, 1, "axes")
+        if node.op == "Squeeze":
+            gone = {a % rank for a in axes}
+            return tuple(n for i, n in enumerate(shape, 1) if i not in gone)
+        wide = [0, *shape]
+        for axis in sorted(a % (rank + len(axes)) for a in axes):
+            wide.insert(axis, 1)
+        return tuple(wide[1:])
+    target = node.inputs[1]
+    if is_constant(target):
+        sizes = [int(n) for n in target.values][1:]
+        kept = [shape[i] if n == 0 and i < len(shape) else n for i, n in enumerate(sizes)]
+        return np.empty(shape, np.bool_).reshape(kept).shape
+    known = node.outputs[0].shape
+    if known and all(isinstance(n, int) for n in known[1:]):
+        return tuple(int(n) for n in known[1:])
+    if known is not None and len(known) == 2:
+        return (int(np.prod(shape)),)
+    raise NoIntegerForm(
+        "its target shape is computed at run time", "export with static image sizes"
+    )
+
+
+def read_transpose(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    order = [int(i) for i in node.attrs.get("perm") or range(len(source.shape), -1, -1)]
+    name = node.outputs[0].name
+    return [reader.moved(name, Move(name, "Transpose", (source.name,), {"perm": order}), [source])]
+
+
+def read_slice(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    starts, ends = constant_ints(node, 1, "starts"), constant_ints(node, 2, "ends")
+    axes = constant_ints(node, 3, "axes", list(range(len(starts))))
+    steps = constant_ints(node, 4, "steps", [1] * len(starts))
+    return [_sliced(reader, node.outputs[0].name, source, (starts, ends, axes, steps))]
+
+
+def read_split(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    axis = int(node.attrs.get("axis", 0)) % (len(source.shape) + 1)
+    parts = len(node.outputs)
+    total = source.shape[axis - 1]
+    even = [-(-total // parts)] * (parts - 1)
+    sizes = constant_ints(node, 1, "split", [*even, total - sum(even)])
+    ends = np.cumsum(sizes).tolist()
+    return [
+        _sliced(reader, tensor.name, source, ([end - size], [end], [axis], [1]))
+        for tensor, size, end in zip(node.outputs, sizes, ends, strict=True)
+    ]
+
+
+def _sliced(reader: Reader, name: str, source: Counts, where: tuple[list[int], ...]) -> Counts:
+    constants = tuple(np.asarray(each, np.int64) for each in where)
+    return reader.moved(name, Move(name, "Slice", (source.name,), {}, constants), [source])
+
+
+def read_gather(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    if not is_constant(node.inputs[1]):
+        raise NoIntegerForm("its indices are computed at run time")
+    axis = int(node.attrs.get("axis", 0)) % (len(source.shape) + 1)
+    name, indices = node.outputs[0].name, np.asarray(node.inputs[1].values, np.int64)
+    move = Move(name, "Gather", (source.name,), {"axis": axis}, (indices,))
+    return [reader.moved(name, move, [source])]
+
+
+def read_pad(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    value = node.inputs[2] if len(node.inputs) > 2 and not is_missing(node.inputs[2]) else None
+    zero = value is None or (is_constant(value) and not np.any(value.values))
+    axes = len(node.inputs) > 3 and not is_missing(node.inputs[3])
+    pads = constant_ints(node, 1, "pads")
+    if node.attrs.get("mode", "constant") != "constant" or not zero or axes or min(pads) < 0:
+        raise NoIntegerForm("pads with something other than zeros all around")
+    if np.any(source.offset):
+        raise NoIntegerForm("pads activations whose lowest level is not zero")
+    name = node.outputs[0].name
+    move = Move(name, "Pad", (source.name,), {}, (np.asarray(pads, np.int64),))
+    moved = reader.moved(name, move, [source])
+    new_channels = pads[1] or pads[len(pads) // 2 + 1]
+    if new_channels or by_channel(source.scale, source.shape) is None:
+        return [moved]
+    return [replace(moved, scale=source.scale)]  # a zero may be worth what its channel is
+
+
+def read_blocks(reader: Reader, node: gs.Node) -> list[Value]:
+    source = reader.counts(node.inputs[0])
+    attributes = {"blocksize": int(node.attrs["blocksize"])}
+    if node.op == "DepthToSpace":
+        attributes["mode"] = node.attrs.get("mode", "DCR")
+    name = node.outputs[0].name
+    return [reader.moved(name, Move(name, node.op, (source.name,), attributes), [source])]
+
+
+def constant_ints(
+    node: gs.Node, position: int, attribute: str, default: list[int] | None = None
+) -> list[int]:
+    if attribute in node.attrs:
+        return [int(i) for i in np.ravel(node.attrs[attribute])]
+    if len(node.inputs) > position and not is_missing(node.inputs[position]):
+        if not is_constant(node.inputs[position]):
+            raise NoIntegerForm(
+                f"its {attribute} are computed at run time", "export them as constants"
+            )
+        return [int(i) for i in np.ravel(node.inputs[position].values)]
+    if default is None:
+        raise NoIntegerForm(f"it says nothing about its {attribute}")
+    return default
