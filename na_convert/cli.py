@@ -7,14 +7,11 @@ answers at once.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -34,16 +31,21 @@ from .arguments import (
     writable_file,
 )
 from .choices import AC_PJ, FORMS, INT8_FORMS, MAC_PJ, MARGIN, TIES, WEIGHTS
-from .errors import CheckFailed, Interrupted, NaConvertError, NotConvertible, UsageError
+from .errors import Interrupted, NaConvertError, UsageError
+from .outcome import (
+    Progress,
+    carry_out,
+    console_for,
+    plot,
+    print_json,
+    progress_bar,
+    shown_layers,
+    tell,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .data import Preprocessing
-    from .result_json import Command
     from .results import Result
-
-Progress = Callable[[str, float], None]
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -208,13 +210,13 @@ def convert_command(
             weights=weights, tie_shortcuts=tie_shortcuts,
             calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
             progress=progress,
-            excerpt=_excerpt(record, report, plots),
+            excerpt=shown_layers(record, report, plots),
         )  # fmt: skip
 
     def also(result: Result | None, error: NaConvertError | None) -> None:
-        _plot(result, plots)
+        plot(result, plots)
 
-    return _carry_out(
+    return carry_out(
         "convert", run, report, as_json=as_json, quiet=quiet, verbose=verbose, also=also
     )
 
@@ -260,7 +262,7 @@ def inspect_command(
             model, timesteps=steps, data=data, preprocessing=pixels, readout_from=readout_from
         )
 
-    return _carry_out("inspect", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
+    return carry_out("inspect", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @app.command("check")
@@ -352,23 +354,21 @@ def check_command(
             margin=MARGIN if allowed is None else allowed,
             energy=Constants(energy_mac, energy_ac), bisect=bisect,
             scheduler=scheduler, progress=progress,
-            excerpt=_excerpt(record, report, plots),
+            excerpt=shown_layers(record, report, plots),
         )  # fmt: skip
 
     def also(result: Result | None, error: NaConvertError | None) -> None:
         from . import ci
         from .model_io import write_atomically
 
-        _plot(result, plots)
+        plot(result, plots)
         if junit is not None:
             write_atomically(junit, ci.junit(result, error))
         if github:
             for line in ci.github(result, error, snn):
                 print(line, file=sys.stderr if as_json else sys.stdout)
 
-    return _carry_out(
-        "check", run, report, as_json=as_json, quiet=quiet, verbose=verbose, also=also
-    )
+    return carry_out("check", run, report, as_json=as_json, quiet=quiet, verbose=verbose, also=also)
 
 
 @app.command("simulate")
@@ -426,7 +426,7 @@ def simulate_command(
     from .result_json import simulation_json
 
     try:
-        with _progress(show=not quiet) as progress:
+        with progress_bar(show=not quiet) as progress:
             result = api.record(
                 snn, data=data, labels=labels, timesteps=steps, output=output,
                 layers=tuple((record or "").split(",")) if record else (), preprocessing=pixels,
@@ -436,9 +436,9 @@ def simulate_command(
     except KeyboardInterrupt:
         raise Interrupted("stopped") from None
     if as_json:
-        _print_json(simulation_json(result))
+        print_json(simulation_json(result))
     elif not quiet:
-        report.simulation(result, _console())
+        report.simulation(result, console_for())
     return 0
 
 
@@ -476,83 +476,9 @@ def _run(arguments: list[str]) -> int:
     if "--json" in arguments:
         from .result_json import failure_json
 
-        _print_json(failure_json(error))
-    _tell(error, verbose="-v" in arguments or "--verbose" in arguments)
+        print_json(failure_json(error))
+    tell(error, verbose="-v" in arguments or "--verbose" in arguments)
     return code
-
-
-def _carry_out(
-    command: Command,
-    run: Callable[[Progress], Result],
-    report: Path | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    also: Callable[[Result | None, NaConvertError | None], None] = lambda result, error: None,
-) -> int:
-    """Run one command, show its result or the part measured before it failed; the exit code.
-
-    ``also`` is told both, for outputs that only one command has.
-    """
-    from . import report as reports
-    from . import result_json
-
-    error: NaConvertError | None
-    result: Result | None
-    try:
-        with _progress(show=not quiet) as progress:
-            result = run(progress)
-        error = reports.shortfall(result)
-    except NaConvertError as found:
-        error, result = found, found.result if isinstance(found, CheckFailed) else None
-    except KeyboardInterrupt:
-        error, result = Interrupted("stopped"), None
-    entries = result_json.failure_json(error, command, result) if error else {}
-    if result is not None and error is None:
-        entries = result_json.to_json(result, command)
-    if report is not None and _is_html(report):
-        from .html_report import html_report
-        from .model_io import write_atomically
-
-        write_atomically(report, html_report(result, command, error).encode())
-    elif report is not None:
-        _write_json(report, entries)
-    if as_json:
-        _print_json(entries)
-    elif result is not None and not quiet:
-        reports.summary(result, _console(), verbose=verbose)
-    also(result, error)
-    if error is None:
-        return 0
-    if isinstance(error, NotConvertible) and result is None and not quiet:
-        _console(stderr=True).print(reports.refusals(error.refused))
-    _tell(error, verbose=verbose)
-    return error.exit_code
-
-
-def _plot(result: Result | None, folder: Path | None) -> None:
-    if result is not None and folder is not None:
-        from .plots import write_plots
-
-        write_plots(result, folder)
-
-
-def _is_html(report: Path | None) -> bool:
-    return report is not None and report.suffix.lower() in (".html", ".htm")
-
-
-def _excerpt(record: str | None, report: Path | None, plots: Path | None) -> tuple[str, ...] | None:
-    """The layers that report and plots are to show; None where there is neither."""
-    if plots is not None:
-        from .plots import require
-
-        require(plots)
-    if not _is_html(report) and plots is None:
-        if record is not None:
-            raise UsageError("--record needs a report to show it", remedy="--report FILE.html")
-        return None
-    return tuple(record.split(",")) if record else ()
 
 
 def _explain(model: Path, node: str, *, as_json: bool) -> int:
@@ -562,17 +488,10 @@ def _explain(model: Path, node: str, *, as_json: bool) -> int:
 
     found = api.explain(model, node)
     if as_json:
-        _print_json(explanation_json(found))
+        print_json(explanation_json(found))
     else:
-        print_explanation(found, _console())
+        print_explanation(found, console_for())
     return 0
-
-
-def _tell(error: NaConvertError, *, verbose: bool) -> None:
-    """The error as one line on stderr, below its traceback if asked for."""
-    if verbose:
-        traceback.print_exception(error)
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _preprocessing(
@@ -586,40 +505,3 @@ def _preprocessing(
         numbers(scale, "--scale"), numbers(mean, "--mean"), numbers(std, "--std"),
         sizes(resize, "--resize"), sizes(crop, "--crop"),
     )  # fmt: skip
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """At most 100 columns, and as many when the output is not a terminal."""
-    from rich.console import Console
-
-    from .report import WIDTH
-
-    console = Console(stderr=stderr, highlight=False)
-    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
-    return console
-
-
-@contextmanager
-def _progress(*, show: bool) -> Iterator[Progress]:
-    """A progress bar on stderr while the block runs; silent where stderr is no terminal."""
-    console = _console(stderr=True)
-    if not (show and console.is_terminal):
-        yield lambda step, share: None
-        return
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda step, share: bar.update(task, description=step, completed=share)
-
-
-def _print_json(entries: dict[str, Any]) -> None:
-    print(json.dumps(entries, indent=2, allow_nan=False))
-
-
-def _write_json(path: Path, entries: dict[str, Any]) -> None:
-    from .model_io import write_atomically
-
-    write_atomically(path, (json.dumps(entries, indent=2, allow_nan=False) + "\n").encode())
