@@ -41,39 +41,17 @@ from .layers import Layer, group_sources, in_groups, match_layers
 from .replay import Replay, replay
 from .results import Energy, Equivalence, Figure, LayerResult, Rounding
 from .round_trip import round_trip
-from .rungs import engine_figures, even_figure, of_check, replay_figures, stop_at_failure
+from .rungs import engine_figures, even_figure, of_check, replay_figures
 from .running import file_engine
 from .same_counts import same_counts_figure
 from .snn import Snn
 from .statistics import LayerCounts, count_outputs
-from .teacher_forcing import Difference, runner, teacher_forced_error
-
-__all__ = ["Difference", "measure", "teacher_forced_error", "verify"]
+from .teacher_forcing import runner
 
 Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[float], None]
 
 EXACT_SAMPLES = 32
-
-
-def verify(
-    ann: gs.Graph,
-    staircase_ann: gs.Graph,
-    network: Snn,
-    file: onnx.ModelProto,
-    samples: Samples,
-    *,
-    timesteps: Sequence[int] = (),
-    exact_samples: int = EXACT_SAMPLES,
-    progress: Progress = lambda share: None,
-) -> Equivalence:
-    """`measure`; raises CheckFailed at the first rung that broke its limit, naming the layer."""
-    found = measure(
-        ann, staircase_ann, network, file, samples,
-        timesteps=timesteps, exact_samples=exact_samples, progress=progress,
-    )  # fmt: skip
-    stop_at_failure(found.figures)
-    return found
 
 
 def measure(

@@ -10,7 +10,6 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from . import __version__, batch_check, qonnx, shapes
-from .compare import teacher_forced_error
 from .errors import ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
@@ -27,6 +26,7 @@ from .results import Neuron, PassReport, Refusal
 from .runtime import Feeds
 from .snn import Snn, metadata
 from .spec import check_graph, check_spiking
+from .teacher_forcing import teacher_forced_error
 
 PASS_LIMIT = 1e-4  # largest relative change of a tensor that a pass may make
 PASS_LIMIT_HALF = 4e-3

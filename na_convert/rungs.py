@@ -48,13 +48,6 @@ def of_check(check: str, figures: Sequence[Figure]) -> list[Figure]:
     return [replace(figure, check=check) for figure in figures]
 
 
-def stop_at_failure(figures: Sequence[Figure]) -> None:
-    """Raises CheckFailed for the first of ``figures`` that breaks its limit, naming the layer."""
-    error = failure(figures)
-    if error is not None:
-        raise error
-
-
 def failure(figures: Sequence[Figure], result: Result | None = None) -> CheckFailed | None:
     """The first of ``figures`` that breaks its limit, as an error with ``result``; None if none."""
     for figure in figures:

@@ -14,7 +14,6 @@ from na_convert.passes.bias_shifts import Match, measure
 
 import na_convert
 from na_convert import model_io, pipeline
-from na_convert.compare import verify
 from na_convert.data import Samples
 from na_convert.errors import CheckFailed, DataError
 from na_convert.evaluate import evaluate
@@ -25,6 +24,7 @@ from na_convert.simulation import simulate
 from na_convert.snn import Snn, recorded
 
 from . import build
+from .verifying import verify
 
 T = 2
 STEP = build.PLAIN

@@ -12,7 +12,6 @@ from na_convert.passes import fold_batchnorm, reorder_maxpool, to_spiking
 
 from na_convert import behaviour
 from na_convert.activation import Staircase
-from na_convert.compare import teacher_forced_error, verify
 from na_convert.data import Samples
 from na_convert.errors import CheckFailed, PassFailed
 from na_convert.forms.folded import to_folded
@@ -22,8 +21,10 @@ from na_convert.results import Equivalence
 from na_convert.round_trip import round_trip
 from na_convert.shapes import of_one_sample
 from na_convert.snn import Snn
+from na_convert.teacher_forcing import teacher_forced_error
 
 from . import build
+from .verifying import verify
 
 T = 3
 
