@@ -52,7 +52,8 @@ def write_on_grid(
     """Change ``graph`` in place; the exponents of the grids of its new constants, by name, and the
     names of the Round nodes."""
     writer = _Writer(graph, scales, shapes)
-    inside = {id(each.node) for each in plan}
+    # A source works on the analog value too: its input may have another reader, and its scale.
+    inside = {id(each.node) for each in plan if each.kind != "source"}
     outside = [
         (each, tensor, list(tensor.outputs)) for each in plan for tensor in each.node.outputs
     ]

@@ -49,7 +49,7 @@ from na_convert.integer_bounds import (
     zero_point,
 )
 from na_convert.results import QuantisedLayer, Refusal
-from na_convert.snn import Snn, neuron_nodes, parameters
+from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 
 from .count_sums import Reading, read
 from .count_values import FOLDED, MOST, Counts, Sum, Term
@@ -86,6 +86,7 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
             f"T = {timesteps}: int8 counts reach from 1 to {MOST_TIMESTEPS} time steps",
             remedy="take fewer steps, or float weights",
         )
+    _check_types(network)
     reading = read(network, timesteps)
     builder = _Builder(network, reading, timesteps, typical or {})
     operations = [each for item in reading.order for each in builder.operations(item)]
@@ -102,6 +103,17 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
     unique = {m.output: m for m in means}
     integer = IntegerNetwork(network, tuple(operations), tuple(unique.values()), timesteps)
     return Quantised(integer, tuple(builder.reports))
+
+
+def _check_types(network: Snn) -> None:
+    for node in neuron_nodes(network.graph):
+        kind = float_type(node)
+        if kind != np.float32:
+            raise NotConvertible(
+                f"{node.name}: the network computes in {kind}; for int8 it has to be float32",
+                node=node.name,
+                remedy=f"export it in float32, or {FOLDED}",
+            )
 
 
 class _Builder:

@@ -187,7 +187,7 @@ def _bounds(plan: Sequence[OnGrid], network: _Network) -> dict[str, Bound]:
         elif each.kind == "neuron":
             bound = worst_case.of_constant(each.amplitude)
         elif each.kind == "source":
-            bound = _source_bound(node, terms[0], network.scales.of[node.outputs[0].name])
+            bound = _source_bound(node, terms[0], network.scales)
         else:
             bound = worst_case.of_passing(node, terms, worst_case.summed(node, network.shapes))
         for tensor in node.outputs:
@@ -206,13 +206,14 @@ def _term(each: OnGrid, position: int, bound: Bound) -> Bound:
     return bound
 
 
-def _source_bound(node: gs.Node, given: Bound, scale: Scale) -> Bound:
+def _source_bound(node: gs.Node, given: Bound, scales: Scales) -> Bound:
     function = read_activation(node)
+    scale, before = scales.of[node.outputs[0].name], scales.of[node.inputs[0].name]
     if isinstance(function, Staircase):
         step = function.output_step * scale
         ends = [step * function.lowest_level, step * (function.lowest_level + function.levels)]
     else:
-        edges = [np.clip(end, function.low, function.high) for end in given]
+        edges = [np.clip(end / before, function.low, function.high) for end in given]
         ends = [scale * (function.output_low + function.gain * (e - function.low)) for e in edges]
     return worst_case.of_constant(np.asarray([np.min(ends), np.max(ends)]))
 
@@ -227,7 +228,7 @@ def _targets(plan: Sequence[OnGrid], network: _Network) -> dict[str, int]:
         node, output = each.node, each.node.outputs[0].name
         if any(g.is_ours(r, "Decode") for t in node.outputs for r in t.outputs):
             need[output] = max(need[output], network.timesteps * _size(bounds[output]))
-        if _may_round(node):
+        if _may_round(node) or each.kind == "source":
             continue
         for position, tensor in enumerate(data_inputs(node)):
             if tensor.name not in need:
@@ -239,7 +240,9 @@ def _targets(plan: Sequence[OnGrid], network: _Network) -> dict[str, int]:
             elif each.kind == "absorbing":
                 coarse.add(before)
             elif position not in each.factors:
-                need[before] = max(need[before], need[output], _pooled(each, bounds, network))
+                need[before] = max(
+                    need[before], need[output], _pooled(each, bounds[before], network)
+                )
                 if output in fires:
                     fires.add(before)
                 if output in coarse:
@@ -272,9 +275,9 @@ def _membrane(each: OnGrid, current: Bound, network: _Network) -> float:
     return network.timesteps * _size(current) + threshold
 
 
-def _pooled(each: OnGrid, bounds: Mapping[str, Bound], network: _Network) -> float:
+def _pooled(each: OnGrid, given: Bound, network: _Network) -> float:
     """What a pool adds up."""
-    size = _size(bounds[each.node.inputs[0].name])
+    size = _size(given)
     if g.is_ours(each.node, "MaxPoolCounts"):
         return network.timesteps * size
     count = worst_case.summed(each.node, network.shapes) if each.kind == "passing" else 1
@@ -391,7 +394,8 @@ def _prove(plan: Sequence[OnGrid], units: Mapping[str, int], network: _Network) 
             if units[current] > -1 or not np.all(each.threshold > 0):
                 raise NotExact(node, "half a threshold does not lie on the grid of its current")
         elif each.kind == "passing":
-            reached[node.inputs[0].name] = _pooled(each, bounds, network)
+            given = node.inputs[0].name
+            reached[given] = _pooled(each, bounds[given], network)
         if any(g.is_ours(r, "Decode") for t in node.outputs for r in t.outputs):
             reached[output] = max(reached[output], network.timesteps * _size(bounds[output]))
         for name, size in reached.items():

@@ -4,7 +4,7 @@ The threshold becomes an odd integer, and the unit of the weights what makes it 
 of a threshold is the choice of a scale. Cases:
 
 * weights that lie on a grid already (low-bit training): their own integers, times a whole number;
-  their error is 0;
+  their error is 0, that of threshold and bias the least of all such numbers;
 * others: the scale of least squared error among some that clip a little and some that do not;
 * weights that are small beside the threshold: the scale at which the threshold is the largest
   allowed; finer would be no better.
@@ -132,7 +132,10 @@ def _whole(values: Array, count: int) -> NDArray[np.bool_]:
 
 
 def _on_grid(row: Array, step: float, theta: float, largest: int) -> tuple[int, int]:
-    """The whole number by which the grid is refined, and the threshold, odd and close to exact."""
+    """The whole number by which the grid is refined, and the threshold, odd and close to exact.
+
+    What the threshold is off by counts, and so does rounding the bias: up to half a unit a step.
+    """
     steps = round(float(np.abs(row).max()) / step)
     best = (np.inf, 1, 1)
     for factor in range(1, largest // steps + 1):
@@ -140,5 +143,5 @@ def _on_grid(row: Array, step: float, theta: float, largest: int) -> tuple[int, 
         if exact > LARGEST_THRESHOLD + 1 and factor > 1:
             break
         odd = int(_odd(np.asarray(exact + 1.0)))
-        best = min(best, (abs(odd / exact - 1), factor, odd))
+        best = min(best, (abs(odd / exact - 1) + 0.5 / odd, factor, odd))
     return best[1], best[2]
