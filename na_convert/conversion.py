@@ -100,7 +100,7 @@ def convert(
     target = _target_file(source, output)
     tell("reading", 0.0)
     loaded = model_io.load(source)
-    samples = samples_for(loaded, data, preprocessing, labels)
+    info, samples = model_info(loaded), samples_for(loaded, data, preprocessing, labels)
     wanted = _target(target_agreement, target_drop, timesteps, samples, given=data is not None)
     bias_feeds = None
     if calibrate_bias is not None:
@@ -139,7 +139,7 @@ def convert(
         )
     layers = equivalence.layers if equivalence else ()
     result = Result(
-        model=model_info(loaded),
+        model=info,
         timesteps=made.snn.timesteps,
         form=form_of_file.name,
         form_note=form_of_file.why,

@@ -45,7 +45,7 @@ def samples_for(
 
 
 def model_info(loaded: Loaded) -> ModelInfo:
-    """What the results say of the model in ``loaded``."""
+    """What the results say of the model in ``loaded``; the passes use that model up."""
     model = loaded.model
     opset = next((i.version for i in model.opset_import if i.domain in STANDARD_DOMAINS), 0)
     counts: dict[str, int] = {}
