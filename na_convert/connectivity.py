@@ -4,7 +4,8 @@ A spike costs one accumulate for every connection that leaves its neuron. How ma
 on where the neuron lies (at a border a convolution has fewer), on strides, groups and dilation; so
 nothing is estimated: the operators are run with every weight set to 1, on spike counts in place of
 values. Connections are linear, so the counts of many samples can be added up first. Weights that
-are zero count as connections; multiplications with padding do not.
+are zero count as connections; multiplications with padding do not. The three parts of a stem on
+grids (`passes.stem_parts`) count once: they stand for one operator with wider sums.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from . import kernels, neurons
 from .evaluate import evaluate
+from .exactness import fine_parts
 from .graph import is_constant, is_ours, is_standard, label, producer
 from .regions import data_inputs
 from .results import OperatorWork
@@ -79,7 +81,7 @@ def count_work(
         for name, value in feeds.items()
     }
     sizes = _sizes(graph, feeds, fired)
-    operators, uncounted = [], []
+    operators, uncounted, fine = [], [], fine_parts(network)
     for node in graph.nodes:
         if node.name in fired and is_ours(node, *neurons.NEURON_OPS):
             found = _Events(fired[node.name], _SPIKING, False, bits[node.name])
@@ -89,7 +91,7 @@ def count_work(
         if not given:
             continue
         joined = _joined(given)
-        if is_standard(node, *WEIGHTED):
+        if is_standard(node, *WEIGHTED) and node.name not in fine:
             operators.append(_work(node, known, joined, network.timesteps, samples))
         elif node.op in UNCOUNTED:
             uncounted.append(f"{label(node)} ({node.op})")

@@ -19,16 +19,22 @@ EXACT = "na_convert.exact"  # metadata: the proof, and the grid of each constant
 
 
 def with_exactness(
-    snn: Snn, exactness: Exactness, grids: Mapping[str, int], rounds: Sequence[str]
+    snn: Snn,
+    exactness: Exactness,
+    grids: Mapping[str, int],
+    rounds: Sequence[str],
+    fine: Sequence[str],
 ) -> Snn:
-    """``snn``, whose metadata tell the proof, the exponents of its constants' grids, by name, and
-    the names of the Round nodes that put analog values on a grid."""
+    """``snn``, whose metadata tell the proof, the exponents of its constants' grids, by name, the
+    names of the Round nodes that put analog values on a grid, and of the operators that add the
+    fine parts of a stem (`passes.stem_parts`)."""
     stored = {
         "timesteps": exactness.timesteps,
         "bounds": exactness.bounds,
         "layers": [asdict(layer) for layer in exactness.layers],
         "grids": dict(grids),
         "rounds": sorted(rounds),
+        "fine": sorted(fine),
     }
     return recorded(snn, {EXACT: json.dumps(stored, sort_keys=True)})
 
@@ -40,6 +46,11 @@ def exactness_of(snn: Snn) -> Exactness | None:
     stored = json.loads(snn.carried.metadata[EXACT])
     layers = tuple(SnappedLayer(**layer) for layer in stored["layers"])
     return Exactness(True, stored["timesteps"], stored["bounds"], layers)
+
+
+def fine_parts(snn: Snn) -> frozenset[str]:
+    """Names of the operators that add the fine parts of a stem, beside the one that is its own."""
+    return frozenset(json.loads(snn.carried.metadata.get(EXACT, "{}")).get("fine", ()))
 
 
 def moved_off_grid(snn: Snn, rng: np.random.Generator) -> gs.Graph:

@@ -13,9 +13,20 @@ from numpy.typing import NDArray
 from na_convert import graph as g
 from na_convert.regions import data_inputs
 from na_convert.results import SnappedLayer
-from na_convert.unit_scale import ONE, NotExact, Scale, Scales, Shapes, bias_of, per_axis, same
+from na_convert.unit_scale import (
+    ONE,
+    NotExact,
+    Scale,
+    Scales,
+    Shapes,
+    bias_of,
+    data_of,
+    per_axis,
+    same,
+)
 
 from .rescale import Weights, write
+from .stem_parts import Stem
 
 Array = NDArray[Any]
 
@@ -29,8 +40,9 @@ class OnGrid:
         addends: constant terms of a sum.
         factors: of terms of a sum that come on another scale.
         rounds: exponents of the grids to which inputs are rounded that lie on none.
-        unit: of a source: the exponent of the grid its values are rounded to.
-        grids: exponents of the grids of weights and bias.
+        unit: of a source, or a stem: the exponent of the grid its values are rounded to.
+        grids: exponents of the grids of weights and bias; None: on no grid.
+        stem: the parts in which the weights are kept.
     """
 
     node: gs.Node
@@ -42,15 +54,30 @@ class OnGrid:
     threshold: Array = field(default_factory=lambda: np.ones(()))
     amplitude: Array = field(default_factory=lambda: np.ones(()))
     unit: int = 0
-    grids: tuple[int, int] = (0, 0)
+    grids: tuple[int | None, int | None] = (0, 0)
+    stem: Stem | None = None
     errors: list[SnappedLayer] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file has to say of its grids.
+
+    Attributes:
+        grids: exponents of the grids of constants, by name.
+        rounds: names of the Round nodes that put analog values on a grid.
+        fine: names of the operators that add the fine parts of a stem.
+    """
+
+    grids: dict[str, int]
+    rounds: tuple[str, ...]
+    fine: tuple[str, ...]
 
 
 def write_on_grid(
     graph: gs.Graph, plan: Sequence[OnGrid], scales: Scales, shapes: Shapes
-) -> tuple[dict[str, int], list[str]]:
-    """Change ``graph`` in place; the exponents of the grids of its new constants, by name, and the
-    names of the Round nodes."""
+) -> Written:
+    """Change ``graph`` in place."""
     writer = _Writer(graph, scales, shapes)
     # A source works on the analog value too: its input may have another reader, and its scale.
     inside = {id(each.node) for each in plan if each.kind != "source"}
@@ -63,7 +90,7 @@ def write_on_grid(
         if each.kind != "source":
             writer.unscale(tensor, [r for r in readers if id(r) not in inside])
     graph.cleanup().toposort()
-    return writer.grids, writer.rounds
+    return Written(writer.grids, tuple(writer.rounds), tuple(writer.fine))
 
 
 class _Writer:
@@ -73,12 +100,15 @@ class _Writer:
         self._rounded: dict[tuple[str, int], gs.Tensor] = {}
         self.grids: dict[str, int] = {}
         self.rounds: list[str] = []
+        self.fine: list[str] = []
 
     def write(self, each: OnGrid) -> None:
         node = each.node
         for position, exponent in each.rounds.items():
             self._round_input(each, position, exponent)
-        if each.weights is not None:
+        if each.stem is not None:
+            self._write_stem(node, each.stem, each.unit)
+        elif each.weights is not None:
             self._write_weights(node, each.weights, each.grids)
         elif each.kind == "neuron":
             self._write_neuron(each)
@@ -133,7 +163,9 @@ class _Writer:
             raise NotExact(node, "its input has an unknown number of dimensions")
         return per_axis(scale, rank or 0)
 
-    def _write_weights(self, node: gs.Node, weights: Weights, grids: tuple[int, int]) -> None:
+    def _write_weights(
+        self, node: gs.Node, weights: Weights, grids: tuple[int | None, int | None]
+    ) -> None:
         old = bias_of(node)
         bias = None
         if old is not None and weights.bias is not None:
@@ -141,6 +173,45 @@ class _Writer:
         position = next(i for i, t in enumerate(node.inputs) if g.is_constant(t))
         name = f"{node.inputs[position].name}_snapped"
         write(node, self._constant(name, weights.weight, grids[0]), bias)
+
+    def _write_stem(self, node: gs.Node, stem: Stem, unit: int) -> None:
+        """``node`` keeps the high part. The fine ones have negated weights and are subtracted: for
+        an addition onnxruntime would start the convolution from the other term, off its grid."""
+        at = next(i for i, t in enumerate(node.inputs) if t is data_of(node))
+        given, result = node.inputs[at], node.outputs[0]
+        base = g.label(node)
+        high = self._round(given, np.ones(()), stem.input_high)
+        rest = self._join("Sub", given, high, f"{given.name}_rest")
+        low = self._round(rest, np.ones(()), stem.input_low)
+        fine = [
+            self._fine(node, at, high, -stem.low, stem.low_grid, f"{base}_fine_weights"),
+            self._fine(node, at, low, -stem.high.weight, None, f"{base}_fine_input"),
+        ]
+        self._set(node, at, high)
+        self._write_weights(node, stem.high, (None, stem.bias_grid))
+        node.outputs = [gs.Variable(self._names.fresh(f"{result.name}_high"), result.dtype)]
+        both = self._join("Add", fine[0], fine[1], f"{result.name}_fine")
+        total = self._join("Sub", node.outputs[0], both, f"{result.name}_sum")
+        rounded = self._round(total, np.ones(()), unit)
+        rounded.inputs[0].outputs = [result]
+
+    def _fine(
+        self, node: gs.Node, at: int, given: gs.Tensor, weight: Array, grid: int | None, base: str
+    ) -> gs.Tensor:
+        """Another ``node`` without bias, on ``given``."""
+        made = gs.Variable(self._names.fresh(f"{base}_out"), node.outputs[0].dtype)
+        inputs = list(node.inputs)
+        inputs[at] = given
+        copy = g.node(node.op, inputs[:2], [made], self._names.fresh(base), dict(node.attrs))
+        write(copy, self._constant(f"{base}_snapped", weight, grid), None)
+        self._graph.nodes.append(copy)
+        self.fine.append(copy.name)
+        return made
+
+    def _join(self, op: str, a: gs.Tensor, b: gs.Tensor, base: str) -> gs.Variable:
+        made = gs.Variable(self._names.fresh(base), a.dtype)
+        self._graph.nodes.append(g.node(op, [a, b], [made], self._names.fresh(f"{base}_{op}")))
+        return made
 
     def _write_neuron(self, each: OnGrid) -> None:
         """One threshold where all are 1."""

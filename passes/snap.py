@@ -13,7 +13,9 @@ Cases:
 * neurons: threshold 1, spikes of 1, or of p where levels start below zero (the offset is whole);
 * neurons on a sum that others share: one gets threshold 1, the others a threshold on the grid;
 * a term of a sum that has another scale (identity shortcuts): a Mul by a constant on the grid;
-* the network's input: rounded to 2^-11 of its bound; a quantised input to its own levels;
+* weights on the network's input, or on its input times and plus constants: in three parts, each of
+  them exact (`passes.stem_parts`), or (``stem="whole"``) in one, with the input rounded as below;
+* the network's input elsewhere: rounded to 2^-11 of its bound; a quantised input to its own levels;
 * analog tensors that join sums: rounded once, before they are repeated over time;
 * the readout gets what it got, by a Mul behind Decode;
 * anything else, or a grid so coarse that a layer's weights change by more than 1 %: the network
@@ -55,24 +57,25 @@ from na_convert.worst_case import Bound
 
 from .on_grid import OnGrid, write_on_grid
 from .rescale import Weights, rescaled
+from .stem_parts import GROWTH, INPUT_BITS, MANTISSA, divided, nearest
 
 Array = NDArray[Any]
 
-MANTISSA = 24  # bits of a float32 significand
 WEIGHT_ERROR_LIMIT = 1e-2  # root mean square, of a layer's weights; int8 weights have about this
-INPUT_BITS = 11
 LINEAR_BITS = 12  # of values that more weights follow before the next neuron
 OFFSET_GRID = -8  # of lowest levels that are no multiple of a half
-_GROWTH = 1 + 2**-8  # what rounding may add to a bound; the rounded weights are proven afterwards
 
 
-def run(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
+def run(
+    snn: Snn, bounds: Mapping[str, float], timesteps: int, *, stem: str = "parts"
+) -> tuple[Snn, Exactness]:
     """``snn`` on grids, for inputs of at most ``bounds`` (by name) and up to ``timesteps`` steps.
 
-    Where that cannot be, the same ``snn``, and the reason.
+    ``stem`` says how weights on the analog input are kept: in "parts", or "whole", as one operator
+    with coarser weights. Where grids cannot be, the same ``snn``, and the reason.
     """
     try:
-        return _snapped(snn, bounds, timesteps)
+        return _snapped(snn, bounds, timesteps, stem)
     except NotExact as found:
         return snn, Exactness(False, timesteps, reason=str(found))
 
@@ -86,16 +89,22 @@ class _Network:
     bounds: Mapping[str, float]
     timesteps: int
     constant: frozenset[str]  # neuron nodes whose current is the same at every step
+    free: frozenset[str]  # analog tensors on no grid, which every engine computes alike
+    in_parts: bool
 
 
-def _snapped(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
+def _snapped(
+    snn: Snn, bounds: Mapping[str, float], timesteps: int, stem: str
+) -> tuple[Snn, Exactness]:
     graph = snn.graph.copy()
     if any(float_type(node) != np.float32 for node in neuron_nodes(graph)):
         raise NotExact(None, "the network does not compute in float32")
     shapes = of_one_step(snn)
     scales = choose(graph, {n.name: n.levels for n in snn.neurons}, shapes)
     constant = frozenset(n.name for n in snn.neurons if n.constant_input)
-    network = _Network(scales, shapes, bounds, timesteps, constant)
+    in_parts = stem == "parts"
+    free = _free(scales, bounds) if in_parts else frozenset(bounds)
+    network = _Network(scales, shapes, bounds, timesteps, constant, free, in_parts)
     plan = [_rescaled(node, network) for node in scales.nodes]
     targets = _targets(plan, network)
     units = _round(plan, targets, network)
@@ -117,14 +126,27 @@ def _snapped(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn
         )
         for n in snn.neurons
     )
-    grids, rounds = write_on_grid(graph, plan, scales, shapes)
+    written = write_on_grid(graph, plan, scales, shapes)
     exactness = Exactness(True, timesteps, bounds=dict(bounds), layers=layers)
     made = replace(snn, graph=graph, neurons=neurons)
-    return with_exactness(made, exactness, grids, rounds), exactness
+    return with_exactness(made, exactness, written.grids, written.rounds, written.fine), exactness
 
 
 def _plain(scale: Scale) -> float | list[float]:
     return float(scale) if scale.ndim == 0 else [float(v) for v in scale]
+
+
+def _free(scales: Scales, inputs: Mapping[str, float]) -> frozenset[str]:
+    """The inputs, and what is made of one by a constant factor or term: rounded elementwise, once
+    for each operation, and so alike everywhere."""
+    free = set(inputs)
+    for node in scales.nodes:
+        data = [t for t in data_inputs(node) if not g.is_constant(t)]
+        if g.is_standard(node, "Mul", "Div", "Add", "Sub") and [t.name in free for t in data] == [
+            True
+        ]:
+            free.add(node.outputs[0].name)
+    return frozenset(free)
 
 
 # --- rescaled, in float64 -------------------------------------------------------------------------
@@ -249,7 +271,7 @@ def _targets(plan: Sequence[OnGrid], network: _Network) -> dict[str, int]:
                     coarse.add(before)
     exponents = {}
     for name, size in need.items():
-        exponent = ceil(log2(max(size, 2**-60) * _GROWTH)) - MANTISSA
+        exponent = ceil(log2(max(size, 2**-60) * GROWTH)) - MANTISSA
         if name in coarse:
             exponent = max(exponent, ceil(log2(max(_size(bounds[name]), 2**-60))) - LINEAR_BITS)
         exponents[name] = min(exponent, -1) if name in fires else exponent
@@ -289,12 +311,21 @@ def _pooled(each: OnGrid, given: Bound, network: _Network) -> float:
 
 def _round(plan: Sequence[OnGrid], targets: Mapping[str, int], network: _Network) -> dict[str, int]:
     """Round the constants in ``plan``; by tensor, the exponent of what its values are made of."""
-    units = {name: ceil(log2(b)) - INPUT_BITS for name, b in network.bounds.items()}
+    bounds = _bounds(plan, network)
+    units = {name: ceil(log2(_size(bounds[name]))) - INPUT_BITS for name in network.free}
     for each in plan:
         node, output = each.node, each.node.outputs[0].name
         given = [units[t.name] for t in data_inputs(node) if t.name in units]
+        if output in network.free:
+            each.grids = (None, None)
+            continue
         if each.kind == "absorbing":
-            units[output] = _round_weights(each, targets[output], given[0])
+            divide = network.in_parts and data_of(node).name in network.free
+            units[output] = (
+                _divide(each, targets[output], bounds)
+                if divide
+                else _round_weights(each, targets[output], given[0])
+            )
         elif each.kind == "sum":
             units[output] = _round_terms(each, targets[output], units)
         elif each.kind == "neuron":
@@ -311,26 +342,34 @@ def _round(plan: Sequence[OnGrid], targets: Mapping[str, int], network: _Network
         for tensor in node.outputs[1:]:
             units[tensor.name] = units[output]
         for position, tensor in enumerate(data_inputs(node)):
-            if tensor.name in network.bounds and each.kind != "source":
+            if tensor.name in network.free and each.kind != "source" and each.stem is None:
                 each.rounds.setdefault(position, units[tensor.name])
     return units
+
+
+def _divide(each: OnGrid, target: int, bounds: Mapping[str, Bound]) -> int:
+    assert each.weights is not None
+    each.stem = divided(each.node, each.weights, bounds[data_of(each.node).name])
+    each.weights, each.unit = each.stem.weights, target
+    each.errors.append(SnappedLayer(g.label(each.node), each.stem.error, each.stem.low_grid))
+    return target
 
 
 def _round_weights(each: OnGrid, target: int, given: int) -> int:
     assert each.weights is not None
     weight, bias = each.weights.weight, each.weights.bias
     grid = target - given
-    rounded = _nearest(weight, grid)
+    rounded = nearest(weight, grid)
     size = float(np.sqrt(np.mean(weight**2)))
     error = float(np.sqrt(np.mean((rounded - weight) ** 2))) / size if size else 0.0
     each.errors.append(SnappedLayer(g.label(each.node), error, grid))
-    each.weights = Weights(rounded, None if bias is None else _nearest(bias, target))
+    each.weights = Weights(rounded, None if bias is None else nearest(bias, target))
     each.grids = (grid, target)
     return target
 
 
 def _round_threshold(each: OnGrid, exponent: int) -> Array:
-    rounded = _nearest(each.threshold, exponent)
+    rounded = nearest(each.threshold, exponent)
     error = float(np.max(np.abs(rounded - each.threshold) / each.threshold))
     if error > THRESHOLD_ROUNDING:
         raise NotExact(each.node, f"its threshold would change by {error:.1%}")
@@ -342,7 +381,7 @@ def _round_terms(each: OnGrid, target: int, units: Mapping[str, int]) -> int:
     found = []
     for position, tensor in enumerate(data_inputs(each.node)):
         if position in each.addends:
-            each.addends[position] = _nearest(each.addends[position], target)
+            each.addends[position] = nearest(each.addends[position], target)
             found.append(_unit_of(each.addends[position], target))
         elif position in each.factors:
             before = g.producer(tensor)
@@ -350,7 +389,7 @@ def _round_terms(each: OnGrid, target: int, units: Mapping[str, int]) -> int:
                 each.rounds[position] = target
             else:
                 factor, grid = each.factors[position], target - units[tensor.name]
-                rounded = each.factors[position] = _nearest(factor, grid)
+                rounded = each.factors[position] = nearest(factor, grid)
                 error = float(np.max(np.abs(rounded - factor) / np.abs(factor)))
                 name = f"{g.label(each.node)} ({tensor.name})"
                 each.errors.append(SnappedLayer(name, error, grid))
@@ -372,11 +411,7 @@ def _source_unit(node: gs.Node, target: int) -> int:
 def _unit_of(values: Array, exponent: int) -> int:
     """The largest exponent, at most 0, of a power of two whose multiples ``values`` are."""
     coarser = range(0, exponent, -1)
-    return next((e for e in coarser if np.array_equal(values, _nearest(values, e))), exponent)
-
-
-def _nearest(values: Array, exponent: int) -> Array:
-    return np.asarray(np.round(np.asarray(values, np.float64) * 2.0**-exponent) * 2.0**exponent)
+    return next((e for e in coarser if np.array_equal(values, nearest(values, e))), exponent)
 
 
 # --- the proof ------------------------------------------------------------------------------------
