@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FORMS = ("folded", "unrolled", "step")  # the keys of `forms.FORMS`
-INT8_FORMS = ("unrolled", "loop")  # those of `forms.INT8_FORMS`
+INT8_FORMS = ("unrolled", "loop", "step")  # those of `forms.INT8_FORMS`
 WEIGHTS = ("float", "int8")
 TIES = ("auto", "always", "never")
 

@@ -151,7 +151,11 @@ def convert_command(
     readout_from: ReadoutFrom = None,
     form: Annotated[
         str | None,
-        typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}"),
+        typer.Option(
+            "--form",
+            metavar="FORM",
+            help=f"of the file: {', '.join(FORMS)}; int8: {', '.join(INT8_FORMS)}",
+        ),
     ] = None,
     weights: Annotated[
         str, typer.Option("--weights", metavar="TYPE", help="float, or int8: on spike counts")
