@@ -27,28 +27,11 @@ from .arguments import (
     one_of,
     one_timestep,
     several_timesteps,
+    sizes,
     writable_file,
 )
 from .choices import AC_PJ, FORMS, INT8_FORMS, MAC_PJ, MARGIN, TIES, WEIGHTS
 from .errors import Interrupted, NaConvertError, UsageError
-from .export_command import export_command
-from .options import (
-    Crop,
-    Json,
-    Labels,
-    Mean,
-    Model,
-    Plots,
-    Quiet,
-    ReadoutFrom,
-    Report,
-    Resize,
-    Scale,
-    Shown,
-    Std,
-    Verbose,
-    preprocessing,
-)
 from .outcome import (
     Progress,
     carry_out,
@@ -61,6 +44,7 @@ from .outcome import (
 )
 
 if TYPE_CHECKING:
+    from .data import Preprocessing
     from .results import Result
 
 app = typer.Typer(
@@ -69,6 +53,53 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="the trained ANN, an ONNX file")]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", metavar="F", help="uint8 images: factor, for instance 1/255"),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="F,F,F", help="uint8 images: mean per channel, after --scale"),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="F,F,F", help="uint8 images: standard deviation per channel"),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="class numbers, where the data has none"),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option("--resize", metavar="N", help="image files: the short side, or height,width"),
+]
+Crop = Annotated[
+    str | None,
+    typer.Option("--crop", metavar="N", help="image files: the middle; a side, or height,width"),
+]
+ReadoutFrom = Annotated[
+    str | None,
+    typer.Option("--readout-from", metavar="NODE", help="all behind NODE stays analog"),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="write a report as well: .html, or .json"),
+]
+Shown = Annotated[
+    str | None,
+    typer.Option("--record", metavar="LAYER,...", help="layers whose spikes an HTML report shows"),
+]
+Plots = Annotated[
+    Path | None,
+    typer.Option("--plots", metavar="DIR", help="write the charts as .png and .svg (matplotlib)"),
+]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of the summary")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print nothing but errors")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="add the passes; tracebacks with errors")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,7 +114,7 @@ def group_options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Convert, inspect, check, simulate or export; a bare MODEL means convert."""
+    """Convert, inspect, check or simulate; a bare MODEL means convert."""
 
 
 @app.command("convert")
@@ -120,11 +151,7 @@ def convert_command(
     readout_from: ReadoutFrom = None,
     form: Annotated[
         str | None,
-        typer.Option(
-            "--form",
-            metavar="FORM",
-            help=f"of the file: {', '.join(FORMS)}; int8: {', '.join(INT8_FORMS)}",
-        ),
+        typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}"),
     ] = None,
     weights: Annotated[
         str, typer.Option("--weights", metavar="TYPE", help="float, or int8: on spike counts")
@@ -163,7 +190,7 @@ def convert_command(
     one_of(tie_shortcuts, "--tie-shortcuts", TIES)
     if form is not None:
         one_of(form, "--form", INT8_FORMS if weights == "int8" else FORMS)
-    pixels = preprocessing(scale, mean, std, resize, crop)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
     agreement = fraction(target_agreement, "--target-agreement")
     drop = fraction(target_drop, "--target-drop")
     existing_file(model)
@@ -221,7 +248,7 @@ def inspect_command(
 ) -> int:
     """Show what would be converted, and what cannot be; write nothing."""
     steps = one_timestep(timesteps)
-    pixels = preprocessing(scale, mean, std, resize, crop)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
     existing_file(model)
     existing_data(data)
     if explain is not None:
@@ -260,6 +287,10 @@ def check_command(
     checks: Annotated[
         str | None,
         typer.Option("--checks", metavar="NAME,...", help="make these checks; default: all"),
+    ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option("--reader", metavar="NAME,...", help="of a NIR file; default: all installed"),
     ] = None,
     baseline: Annotated[
         Path | None,
@@ -302,20 +333,37 @@ def check_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Compare an SNN file with its ANN; limits hold at every T given."""
+    """Compare an SNN file with its ANN; limits hold at every T given. A NIR file is run in other
+    simulators."""
     steps = several_timesteps(timesteps)
     least, most = fraction(min_agreement, "--min-agreement"), fraction(max_drop, "--max-drop")
     allowed = fraction(margin, "--margin")
     if allowed is not None and baseline is None:
         raise UsageError("--margin needs --baseline FILE")
     names = tuple(name.strip() for name in checks.split(",")) if checks is not None else ()
-    pixels = preprocessing(scale, mean, std, resize, crop)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
     for given in (ann, snn, labels, baseline):
         existing_file(given)
     existing_data(data)
     for given in (ann, snn, data):
         writable_file(report, "--report", not_over=given)
         writable_file(junit, "--junit", not_over=given)
+    if snn.suffix.lower() == ".nir":
+        from .nir_readers.command import run_check
+
+        _refuse_for_nir(
+            min_agreement=min_agreement, max_drop=max_drop, checks=checks, baseline=baseline,
+            bisect=bisect, scheduler=scheduler, junit=junit, github=github or None,
+            record=record, plots=plots,
+        )  # fmt: skip
+        return run_check(
+            ann, snn,
+            {"asked": reader, "data": data, "labels": labels, "preprocessing": pixels,
+             "timesteps": one_timestep(timesteps)},
+            report=report, as_json=as_json, quiet=quiet, verbose=verbose,
+        )  # fmt: skip
+    if reader is not None:
+        raise UsageError(f"--reader {reader}: is for NIR files", remedy="give ANN and net.nir")
 
     def run(progress: Progress) -> Result:
         from . import api
@@ -382,7 +430,7 @@ def simulate_command(
 ) -> int:
     """Run an SNN file; show its accuracy at each T, write outputs, spikes and membranes."""
     steps = one_timestep(timesteps)
-    pixels = preprocessing(scale, mean, std, resize, crop)
+    pixels = _preprocessing(scale, mean, std, resize, crop)
     existing_file(snn)
     existing_file(labels)
     existing_data(data)
@@ -413,9 +461,6 @@ def simulate_command(
     elif not quiet:
         report.simulation(result, console_for())
     return 0
-
-
-app.command("export")(export_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -468,3 +513,24 @@ def _explain(model: Path, node: str, *, as_json: bool) -> int:
     else:
         print_explanation(found, console_for())
     return 0
+
+
+def _refuse_for_nir(**options: object) -> None:
+    """Raises UsageError for an option that says nothing about a NIR file."""
+    for name, value in options.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option}: is for SNN files in ONNX, not for NIR files")
+
+
+def _preprocessing(
+    scale: str | None, mean: str | None, std: str | None, resize: str | None, crop: str | None
+) -> Preprocessing | None:
+    if (scale, mean, std, resize, crop) == (None,) * 5:
+        return None
+    from .data import Preprocessing
+
+    return Preprocessing(
+        numbers(scale, "--scale"), numbers(mean, "--mean"), numbers(std, "--std"),
+        sizes(resize, "--resize"), sizes(crop, "--crop"),
+    )  # fmt: skip

@@ -60,7 +60,7 @@ def carry_out(
 
         write_atomically(report, html_report(result, command, error).encode())
     elif report is not None:
-        _write_json(report, entries)
+        write_json(report, entries)
     if as_json:
         print_json(entries)
     elif result is not None and not quiet:
@@ -138,7 +138,7 @@ def print_json(entries: dict[str, Any]) -> None:
     print(json.dumps(entries, indent=2, allow_nan=False))
 
 
-def _write_json(path: Path, entries: dict[str, Any]) -> None:
+def write_json(path: Path, entries: dict[str, Any]) -> None:
     from .model_io import write_atomically
 
     write_atomically(path, (json.dumps(entries, indent=2, allow_nan=False) + "\n").encode())

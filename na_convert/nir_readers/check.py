@@ -1,0 +1,221 @@
+"""``na-convert check ANN net.nir``: a NIR file in every simulator at hand, beside its ANN."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import model_io, pipeline
+from ..behaviour import rows
+from ..data import Preprocessing, Samples
+from ..errors import CheckFailed, ModelError, UsageError
+from ..reading import Data, Labels, Progress, samples_for, silent
+from ..teacher_forcing import runner
+from . import network as nir_network
+from . import readers
+from .compare import Comparison, compare, reference_for
+from .network import Network
+from .simulate import simulate
+
+Array: TypeAlias = NDArray[Any]
+
+SAMPLES = 32
+_AT_ONCE = 1 << 22  # neurons times steps times samples
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How often outputs choose the class that the ANN chooses, and the right one (None without
+    labels); shares of the samples."""
+
+    agreement: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class ReadersResult:
+    """What `check_readers` found. ``missing`` are readers that are not installed, ``choices`` by
+    reader (None where it gave no output of the network)."""
+
+    ann: str
+    nir: str
+    data: str
+    samples: int
+    timesteps: int
+    ann_accuracy: float | None
+    reference: Choices
+    comparisons: tuple[Comparison, ...]
+    choices: tuple[Choices | None, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return all(each.verdict in ("identical", "rounding") for each in self.comparisons)
+
+
+def check_readers(
+    ann: str | Path,
+    nir_file: str | Path,
+    *,
+    data: Data,
+    asked: str | None = None,
+    timesteps: int | None = None,
+    labels: Labels | None = None,
+    preprocessing: Preprocessing | None = None,
+    samples: int = SAMPLES,
+    progress: Progress | None = None,
+) -> ReadersResult:
+    """Run a NIR file in other simulators, and compare each with our reference.
+
+    Args:
+        ann: the ANN, an ONNX file.
+        nir_file: what ``na-convert export`` made of it.
+        data: samples for the ANN; the first ``samples`` of them are run.
+        asked: comma-separated names (`readers.NAMES`, or ``NAME:adjusted``); by default every
+            reader that is installed, as it is.
+        timesteps: how long to run; by default as long as the file says.
+
+    Raises:
+        UsageError, ModelError, DataError: something given cannot be used, or a reader that was
+            asked for is not installed (exit code 2).
+    """
+    start = time.perf_counter()
+    tell = progress or silent
+    network = nir_network.read(Path(nir_file))
+    chosen, missing = (readers.find(asked), []) if asked else readers.installed()
+    if not chosen:
+        raise UsageError(
+            f"none of the readers is installed: {', '.join(missing)}",
+            remedy="pip install nir and one of them",
+        )
+    steps = _timesteps(network, nir_file, timesteps)
+    loaded = model_io.load(Path(ann))
+    found = samples_for(loaded, data, preprocessing, labels)
+    few = rows(found.feeds, 0, samples)
+    images = _single_input(few, ann)
+    expected = _ann_outputs(loaded, few, ann)
+    images = _on_grid(network, images)
+    _check_fit(network, images[:1], expected[:1], nir_file)
+    tell("reference", 0.2)
+    batches = _batches(network, images, steps)
+    reference = reference_for(network, batches)
+    compared = []
+    for index, reader in enumerate(chosen):
+        tell(reader.name, 0.3 + 0.7 * index / len(chosen))
+        compared.append(compare(Path(nir_file), network, reader, reference))
+    truth = None if found.labels is None else found.labels[: len(images)]
+    ours = np.concatenate(reference.outputs)
+    return ReadersResult(
+        ann=str(ann),
+        nir=str(nir_file),
+        data=found.description,
+        samples=len(images),
+        timesteps=steps,
+        ann_accuracy=_choices(expected, expected, truth).accuracy,
+        reference=_choices(ours, expected, truth),
+        comparisons=tuple(compared),
+        choices=tuple(
+            None if each.outputs is None else _choices(each.outputs, expected, truth)
+            for each in compared
+        ),
+        missing=tuple(missing),
+        notes=(*found.notes, *_notes(found, len(images))),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def shortfall(result: ReadersResult) -> CheckFailed | None:
+    """Why ``result`` did not pass, in one line; None if it did."""
+    broken = [each for each in result.comparisons if each.verdict in ("deviates", "fails")]
+    if not broken:
+        return None
+    said = [
+        f"{each.reader} {each.verdict}"
+        + (f" ({each.causes[0].what})" if each.causes else f" ({each.error})")
+        for each in broken
+    ]
+    return CheckFailed(
+        f"{result.nir}: {'; '.join(said)}",
+        remedy="docs/nir-readers.md says what helps",
+    )
+
+
+# --- what is run ----------------------------------------------------------------------------------
+
+
+def _timesteps(network: Network, path: str | Path, asked: int | None) -> int:
+    said = network.metadata.get("timesteps")
+    if asked is not None:
+        return asked
+    if said is None:
+        raise UsageError(
+            f"{path}: does not say for how many time steps it was made, so it is none of "
+            "`na-convert export`", remedy="give -T, or export it with na-convert",
+        )  # fmt: skip
+    return int(said)
+
+
+def _single_input(feeds: dict[str, Any], ann: str | Path) -> Array:
+    if len(feeds) != 1:
+        raise UsageError(f"{ann}: has {len(feeds)} inputs, a NIR file has one")
+    return np.asarray(next(iter(feeds.values())))
+
+
+def _on_grid(network: Network, images: Array) -> Array:
+    """The input as the SNN rounds it, which a NIR graph cannot do by itself."""
+    grid = float(network.metadata.get("input_grid", 0))
+    return np.floor(images / grid + 0.5) * grid if grid else images
+
+
+def _ann_outputs(loaded: model_io.Loaded, feeds: dict[str, Any], ann: str | Path) -> Array:
+    found = pipeline.reference(loaded, feeds)
+    names = [output.name for output in found.ann.outputs]
+    if len(names) != 1:
+        raise UsageError(f"{ann}: has {len(names)} outputs, a NIR file has one")
+    return runner(found.ann, found.carried, (), names)(feeds)[names[0]]
+
+
+def _check_fit(network: Network, image: Array, expected: Array, path: str | Path) -> None:
+    """Raises ModelError where the file is not made for this ANN's inputs and outputs."""
+    try:
+        output = simulate(network, image[None]).output[0]
+    except ValueError as found:
+        raise ModelError(
+            f"{path}: does not take the ANN's input {list(image.shape[1:])} ({found})",
+            remedy="is it the export of this ANN?",
+        ) from found
+    if output.shape != expected.shape:
+        raise ModelError(
+            f"{path}: its output has the shape {list(output.shape[1:])}, the ANN's "
+            f"{list(expected.shape[1:])}", remedy="is it the export of this ANN?",
+        )  # fmt: skip
+
+
+def _batches(network: Network, images: Array, steps: int) -> list[Array]:
+    """The images at every time step, [T, n, ...] each, as many as the memory should hold."""
+    one = simulate(network, images[None, :1])
+    neurons = sum(prod(spikes.shape[2:]) for spikes in one.spikes.values())
+    size = max(1, _AT_ONCE // (steps * max(neurons, 1)))
+    return [
+        np.repeat(images[None, at : at + size], steps, axis=0) for at in range(0, len(images), size)
+    ]
+
+
+def _choices(outputs: Array, expected: Array, labels: Array | None) -> Choices:
+    ours, theirs = (each.reshape(len(each), -1).argmax(axis=1) for each in (outputs, expected))
+    accuracy = None if labels is None else float(np.mean(ours == labels))
+    return Choices(float(np.mean(ours == theirs)), accuracy)
+
+
+def _notes(found: Samples, used: int) -> Sequence[str]:
+    left = len(found) - used
+    return (f"the first {used} of {len(found)} samples",) if left else ()

@@ -1,0 +1,193 @@
+"""A NIR file of ours as plain arrays: what the reference simulates, and readers are judged by.
+
+The package ``nir`` opens the file. Only what ``na-convert export`` writes is understood: one Input,
+one Output, Conv1d, Conv2d, Affine, Linear, SumPool2d, AvgPool2d, Flatten and IF, without cycles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError, UsageError
+
+Array: TypeAlias = NDArray[Any]
+
+_REMEDY = "only files of `na-convert export` are read here"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Input and Output: the sum of what arrives."""
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution; ``weight`` [M, C/groups, ...], ``bias`` [M], the rest one entry per axis."""
+
+    weight: Array
+    bias: Array
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilations: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``weight`` [out, in], ``bias`` [out]."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Sums over windows, or their means."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    mean: bool
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """Everything but time and batch becomes one axis."""
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Integrate-and-fire neurons; ``threshold`` and ``initial`` (the membrane before the first
+    step) broadcast against the layer, ``layer`` is its name in the SNN."""
+
+    threshold: Array
+    initial: Array
+    layer: str
+
+
+Op: TypeAlias = Wire | Conv | Linear | Pool | Flatten | Neurons
+
+
+@dataclass(frozen=True)
+class Network:
+    """The graph, its nodes in an order of execution, and what the file says of itself.
+
+    ``sources`` are the nodes whose outputs a node sums; ``metadata`` as it stands in the file.
+    """
+
+    ops: dict[str, Op]
+    sources: dict[str, tuple[str, ...]]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def neurons(self) -> dict[str, Neurons]:
+        return {name: op for name, op in self.ops.items() if isinstance(op, Neurons)}
+
+    @property
+    def output(self) -> str:
+        """The Output node: the only one that nothing reads."""
+        read = {source for sources in self.sources.values() for source in sources}
+        return next(name for name in reversed(self.ops) if name not in read)
+
+
+def read(path: Path) -> Network:
+    """The network in a NIR file.
+
+    Raises UsageError where the package ``nir`` is missing, ModelError where the file cannot be
+    read, or holds what ``na-convert export`` does not write.
+    """
+    nir = _package()
+    try:
+        graph = nir.read(path, type_check=False)
+    except Exception as found:  # h5py and nir raise whatever they meet
+        said = " ".join(f"{type(found).__name__}: {found}".split())
+        raise ModelError(f"{path}: not a NIR file that can be read ({said})") from found
+    return from_graph(graph, str(path))
+
+
+def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
+    """The same from a ``nir.NIRGraph``; raises ModelError as `read` does."""
+    nodes, edges = getattr(graph, "nodes", None), [tuple(edge) for edge in graph.edges]
+    if not nodes:
+        raise ModelError(f"{where}: holds no graph", remedy=_REMEDY)
+    for kind in ("Input", "Output"):
+        count = sum(type(node).__name__ == kind for node in nodes.values())
+        if count != 1:
+            raise ModelError(f"{where}: {count} {kind} nodes instead of one", remedy=_REMEDY)
+    if len(set(edges)) != len(edges):
+        raise ModelError(f"{where}: an edge stands there twice", remedy=_REMEDY)
+    sources = {name: tuple(s for s, d in edges if d == name) for name in nodes}
+    unknown = {end for edge in edges for end in edge} - set(nodes)
+    if unknown:
+        raise ModelError(f"{where}: an edge to {min(unknown)!r}, which is no node", remedy=_REMEDY)
+    try:
+        order = list(TopologicalSorter(sources).static_order())
+    except CycleError as found:
+        raise ModelError(f"{where}: its nodes form a cycle", remedy=_REMEDY) from found
+    metadata = dict(getattr(graph, "metadata", None) or {})
+    ops = {name: _op(name, nodes[name], where) for name in order}
+    return Network(ops, {name: sources[name] for name in order}, metadata)
+
+
+def _package() -> Any:
+    try:
+        import nir
+    except ImportError:
+        raise UsageError(
+            "reading NIR needs the package nir", remedy="pip install 'na-convert[nir]'"
+        ) from None
+    return nir
+
+
+# --- nodes ----------------------------------------------------------------------------------------
+
+
+def _op(name: str, node: Any, where: str) -> Op:
+    kind = type(node).__name__
+    if kind in ("Input", "Output"):
+        return Wire()
+    if kind in ("Conv1d", "Conv2d"):
+        axes = np.ndim(node.weight) - 2
+        if isinstance(node.padding, str):
+            raise ModelError(f"{where}: {name!r} pads by {node.padding!r}", remedy=_REMEDY)
+        return Conv(
+            np.asarray(node.weight), np.asarray(node.bias), _sizes(node.stride, axes),
+            _sizes(node.padding, axes), _sizes(node.dilation, axes), int(node.groups),
+        )  # fmt: skip
+    if kind == "Affine":
+        return Linear(np.asarray(node.weight), np.asarray(node.bias))
+    if kind == "Linear":
+        weight = np.asarray(node.weight)
+        return Linear(weight, np.zeros(len(weight), weight.dtype))
+    if kind in ("SumPool2d", "AvgPool2d"):
+        shape = [_sizes(value, 2) for value in (node.kernel_size, node.stride, node.padding)]
+        return Pool(shape[0], shape[1], shape[2], mean=kind == "AvgPool2d")
+    if kind == "Flatten":
+        if int(node.start_dim) > 1 or int(node.end_dim) != -1:
+            raise ModelError(f"{where}: {name!r} flattens some axes alone", remedy=_REMEDY)
+        return Flatten()
+    if kind == "IF":
+        return _neurons(name, node, where)
+    raise ModelError(f"{where}: {name!r} is a {kind}", node=name, remedy=_REMEDY)
+
+
+def _neurons(name: str, node: Any, where: str) -> Neurons:
+    if not np.all(np.asarray(node.r) == 1):
+        raise ModelError(f"{where}: {name!r} has r other than 1", node=name, remedy=_REMEDY)
+    metadata = dict(getattr(node, "metadata", None) or {})
+    threshold = np.asarray(node.v_threshold)
+    initial = np.asarray(metadata.get("initial_membrane", 0.0), threshold.dtype)
+    return Neurons(threshold, initial, str(metadata.get("layer", name)))
+
+
+def _sizes(value: Any, axes: int) -> tuple[int, ...]:
+    """One size per axis, from a number or one number per axis."""
+    given = [int(size) for size in np.ravel(np.asarray(value))]
+    return tuple(given * axes if len(given) == 1 else given)

@@ -1,0 +1,43 @@
+"""SpikingJelly: ``nir_exchange.import_from_nir``, ``dt=1`` as r = 1 asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import nir
+from numpy.typing import NDArray
+
+from .network import Neurons
+from .simulate import Recording
+from .torch_modules import membrane, module_name, quietly, recording, step_by_step, watch
+
+Array: TypeAlias = NDArray[Any]
+
+ADJUSTMENTS = ("layer.module.v_reset = None",)
+
+
+def run(path: Path, inputs: Array, neurons: Mapping[str, Neurons]) -> Recording:
+    """The file as it is read; see `readers.Reader`."""
+    return _run(path, inputs, neurons, adjusted=False)
+
+
+def run_adjusted(path: Path, inputs: Array, neurons: Mapping[str, Neurons]) -> Recording:
+    """The same with soft reset, which SpikingJelly has and NIR does not ask for."""
+    return _run(path, inputs, neurons, adjusted=True)
+
+
+def _run(path: Path, inputs: Array, neurons: Mapping[str, Neurons], *, adjusted: bool) -> Recording:
+    from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+    with quietly():
+        net = import_from_nir(nir.read(path, type_check=False), dt=1.0)
+        for name, op in neurons.items():
+            layer: Any = net.get_submodule(module_name(name))
+            if adjusted:
+                layer.module.v_reset = None
+            if op.initial.any():
+                layer.module.v = membrane(op, inputs.shape[1])
+        seen = watch(net, neurons)
+        return recording(seen, step_by_step(net, inputs))

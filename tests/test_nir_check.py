@@ -1,0 +1,174 @@
+"""``na-convert check ANN net.nir`` as a user meets it, with readers made for the purpose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from na_convert import cli
+from na_convert.nir_readers import network as nir_network
+from na_convert.nir_readers import readers
+from na_convert.nir_readers.law import OURS, Law
+from na_convert.nir_readers.network import from_graph
+from na_convert.nir_readers.readers import Reader
+from na_convert.nir_readers.simulate import Deviation, Recording, simulate
+
+from . import nir_nets
+from .test_report import validate
+
+LAWS = {"good": OURS, "hard": Law(reset="zero")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ANN, its NIR file (what is read of it comes from `nir_nets`), and 40 samples."""
+    onnx.save(nir_nets.layered_ann(), tmp_path / "ann.onnx")
+    (tmp_path / "net.nir").write_bytes(b"")
+    x = nir_nets.images((6,), steps=1, samples=40)[0].astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, labels=np.arange(40) % 3)
+    network = from_graph(nir_nets.layered())
+    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    monkeypatch.setattr(readers, "find", lambda names: [_reader(n) for n in names.split(",")])
+    monkeypatch.setattr(readers, "installed", lambda: ([_reader("good")], ["absent"]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _reader(name: str) -> Reader:
+    def run(path: Path, inputs: Any, neurons: Mapping[str, Any]) -> Recording:
+        if name == "broken":
+            raise TypeError("must be Tensor, not tuple")
+        network = from_graph(nir_nets.layered())
+        return simulate(network, inputs, Deviation(LAWS[name]), dtype=np.float32)
+
+    return Reader(name, "1.0", run)
+
+
+def check(options: str = "") -> int:
+    return cli._run(f"check ann.onnx net.nir --data data.npz {options}".split())
+
+
+def test_a_reader_that_does_what_we_do_passes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check("--reader good") == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if line.startswith("good  ")).split()
+    assert row[:6] == ["good", "1.0", "identical", "0", "of", "640"]
+    assert "good 1.0: all counts and outputs are ours" in shown
+    assert "note: the first 32 of 40 samples" in shown
+    assert shown.endswith("net.nir: 1 reader, T = 4, passed\n")
+
+
+def test_a_reader_that_deviates_fails_and_is_explained(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check("--reader good,hard") == 1
+    shown = capsys.readouterr()
+    assert "hard 1.0: reset to zero, not by subtraction (alone: " in shown.out
+    assert "hard 1.0: simulated with all of this, 0 counts differ from the reader's" in shown.out
+    assert "Layers in hard 1.0" in shown.out
+    assert "Layers in good 1.0" not in shown.out
+    assert shown.err == (
+        "error: net.nir: hard deviates (reset to zero, not by subtraction): "
+        "docs/nir-readers.md says what helps\n"
+    )
+
+
+def test_a_reader_that_cannot_run_the_file_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check("--reader broken") == 1
+    shown = capsys.readouterr()
+    assert "cannot run the file: TypeError: must be Tensor, not tuple" in shown.out
+    assert "error: net.nir: broken fails (TypeError: must be Tensor, not tuple)" in shown.err
+
+
+def test_without_a_name_all_installed_readers_run_and_the_others_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check() == 0
+    assert "absent: not installed, not checked" in capsys.readouterr().out
+
+
+def test_json_and_report_hold_every_figure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check("--reader good,hard,broken --json --report out.json -T 4") == 1
+    found = json.loads(capsys.readouterr().out)
+    validate(found, "check_nir")
+    assert json.loads((folder / "out.json").read_text()) == found
+    assert [each["verdict"] for each in found["readers"]] == ["identical", "deviates", "fails"]
+    assert (found["samples"], found["timesteps"], found["passed"]) == (32, 4, False)
+    assert found["reference"]["agreement"] == found["readers"][0]["agreement"] > 0.5
+    hard = found["readers"][1]
+    assert hard["causes"][0]["alone"] == sum(layer["differ"] for layer in hard["layers"])
+    assert found["ann_accuracy"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--max-drop 0.1", "--max-drop: is for SNN files in ONNX, not for NIR files"),
+        ("--github", "--github: is for SNN files in ONNX"),
+        ("--report x.html", "of a NIR file there is a JSON report alone"),
+        ("-T 2,4", "one number is needed here"),
+    ],
+)
+def test_options_of_other_files_are_refused(
+    options: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_reader_is_refused_for_an_snn_in_onnx(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "net.onnx").write_bytes(b"")
+    line = "check ann.onnx net.onnx --data data.npz --reader norse"
+    assert cli._run(line.split()) == 2
+    assert "--reader norse: is for NIR files: give ANN and net.nir" in capsys.readouterr().err
+
+
+def test_the_nir_file_of_another_ann_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = from_graph(nir_nets.residual())
+    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    assert check("--reader good") == 2
+    assert "net.nir: does not take the ANN's input [6]" in capsys.readouterr().err
+
+
+def test_a_file_that_says_no_time_steps_is_none_of_ours(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = nir_nets.layered()
+    graph.metadata.clear()
+    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    assert check("--reader good") == 2
+    assert "does not say for how many time steps it was made" in capsys.readouterr().err
+    assert check("--reader good -T 4") == 0
+
+
+def test_the_input_is_put_on_the_grid_of_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = nir_nets.layered()
+    graph.metadata["input_grid"] = 1.0
+    seen = []
+
+    def run(path: Path, inputs: Any, neurons: Mapping[str, Any]) -> Recording:
+        seen.append(inputs)
+        return simulate(from_graph(graph), inputs, dtype=np.float32)
+
+    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    monkeypatch.setattr(readers, "find", lambda names: [Reader("good", "1.0", run)])
+    assert check("--reader good") == 0
+    np.testing.assert_array_equal(seen[0], np.round(seen[0]))

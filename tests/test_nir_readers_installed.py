@@ -1,0 +1,167 @@
+"""What the installed simulators do with NIR: `docs/nir-readers.md` says so, block by block.
+
+``pip install --no-deps -r readers.txt`` beside torch; without them these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from na_convert.nir_readers import network as nir_network
+from na_convert.nir_readers import readers
+from na_convert.nir_readers.compare import Comparison, compare, reference_for
+from na_convert.nir_readers.simulate import simulate
+
+from . import nir_nets
+
+pytestmark = [pytest.mark.readers, pytest.mark.filterwarnings("ignore")]
+
+PAGE = (Path(__file__).parent.parent / "docs/nir-readers.md").read_text()
+PINNED = (Path(__file__).parent.parent / "readers.txt").read_text()
+END = "--- end of a block"
+ALL = [*readers.NAMES, *(f"{name}:adjusted" for name in readers.NAMES if name != "norse")]
+
+
+def need(*packages: str) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: readers.txt")
+
+
+def comparison(name: str, graph: Any, shape: tuple[int, ...], folder: Path) -> Comparison:
+    """``name`` on a graph of `nir_nets`, by way of a file."""
+    import nir
+
+    path = folder / "net.nir"
+    nir.write(path, graph)
+    network = nir_network.read(path)
+    (reader,) = readers.find(name)
+    return compare(path, network, reader, reference_for(network, [nir_nets.images(shape)]))
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def table_rows() -> dict[str, list[str]]:
+    """The cells of the page's table of readers, by reader."""
+    rows = re.findall(r"^\| ((?:norse|sinabs|snntorch|spikingjelly)\S*) \| (.*) \|$", PAGE, re.M)
+    return {name: rest.split(" | ") for name, rest in rows}
+
+
+def row(found: Comparison) -> list[str]:
+    """The cells that the page has to have for this comparison."""
+    causes = "; ".join(
+        cause.what + (f" ({cause.alone})" if cause.alone else "") for cause in found.causes
+    )
+    said = re.split(r"\(\) received|\(position", found.error or "")[0].strip()
+    differ = str(sum(layer.differ for layer in found.layers)) if found.layers else "-"
+    return [found.version, found.verdict, differ, causes or said or "-"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_table_of_the_page_is_what_the_readers_do(name: str, tmp_path: Path) -> None:
+    need("nir", "nirtorch", "torch", name.partition(":")[0])
+    import nir
+
+    found = comparison(name, nir_nets.residual(nir), (2, 6, 6), tmp_path)
+    assert table_rows()[name] == row(found)
+    assert all(layer.unexplained == 0 for layer in found.layers)
+
+
+def test_the_table_names_every_reader() -> None:
+    assert list(table_rows()) == sorted(ALL)
+
+
+def test_the_versions_of_the_page_are_those_to_install() -> None:
+    for name, cells in table_rows().items():
+        assert f"\n{name.partition(':')[0]}=={cells[0]}\n" in PINNED
+
+
+def test_every_reproduction_of_the_page_prints_what_it_says() -> None:
+    need("nir", "nirtorch", "torch", *readers.NAMES)
+    blocks = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", PAGE, re.M | re.S)
+    assert len(blocks) > 8
+    code = "".join(f"{block}\nprint({END!r})\n" for block, _ in blocks)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for (block, expected), shown in zip(blocks, done.stdout.split(f"{END}\n"), strict=False):
+        assert shown == expected, block
+
+
+# --- every reader ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name.endswith("adjusted")])
+def test_adjusted_readers_do_what_we_do(name: str, tmp_path: Path) -> None:
+    need("nir", "nirtorch", "torch", name.partition(":")[0])
+    import nir
+
+    for graph, shape in ((nir_nets.layered(nir), (6,)), (nir_nets.residual(nir), (2, 6, 6))):
+        found = comparison(name, graph, shape, tmp_path)
+        assert (found.verdict, found.causes, found.output_error) == ("identical", (), 0)
+
+
+TWICE = "subtracts once more before it fires where the membrane stayed above the threshold"
+
+
+@pytest.mark.parametrize(
+    ("beta", "causes"),
+    [
+        (0.9, [TWICE, "leak: 0.9 of the membrane is left after a step"]),  # no ties where it leaks
+        (1.0, [TWICE, "fires above the threshold, not at it"]),
+    ],
+)
+def test_snntorch_that_only_runs(beta: float, causes: list[str], tmp_path: Path) -> None:
+    """As it is read it cannot run; with `init_hidden` its neuron shows."""
+    need("nir", "nirtorch", "torch", "snntorch")
+    import nir
+    from snntorch.import_nir import import_from_nir
+
+    from na_convert.nir_readers import torch_modules
+
+    def run(path: Path, inputs: Any, neurons: Any) -> Any:
+        with torch_modules.quietly():
+            net = import_from_nir(nir.read(path, type_check=False))
+            for name, op in neurons.items():
+                layer: Any = net.get_submodule(torch_modules.module_name(name))
+                layer.init_hidden, layer.mem = True, torch_modules.membrane(op, inputs.shape[1])
+                layer.beta.fill_(beta)
+            seen = torch_modules.watch(net, neurons)
+            return torch_modules.recording(seen, torch_modules.step_by_step(net, inputs))
+
+    path = tmp_path / "net.nir"
+    nir.write(path, nir_nets.residual(nir))
+    network = nir_network.read(path)
+    reference = reference_for(network, [nir_nets.images((2, 6, 6))])
+    found = compare(path, network, readers.Reader("snntorch", version("snntorch"), run), reference)
+    assert [cause.what for cause in found.causes] == causes
+    assert all(layer.unexplained == 0 for layer in found.layers)
+
+
+def test_a_file_reads_as_the_graph_that_was_written(tmp_path: Path) -> None:
+    need("nir")
+    import nir
+
+    nir.write(tmp_path / "net.nir", nir_nets.residual(nir))
+    inputs = nir_nets.images((2, 6, 6))
+    found = simulate(nir_network.read(tmp_path / "net.nir"), inputs)
+    expected = simulate(nir_network.from_graph(nir_nets.residual()), inputs)
+    np.testing.assert_array_equal(found.output, expected.output)
+
+
+@pytest.mark.parametrize("content", [b"", b"no hdf5 at all", b"\x89HDF\r\n\x1a\n" + bytes(64)])
+def test_a_file_that_is_no_nir_is_said_to_be_so(content: bytes, tmp_path: Path) -> None:
+    need("nir")
+    path = tmp_path / "net.nir"
+    path.write_bytes(content)
+    with pytest.raises(Exception, match=r"net\.nir: not a NIR file that can be read"):
+        nir_network.read(path)
