@@ -1,4 +1,5 @@
-"""The Python API: `convert`, `inspect`, `check`, `simulate`, `record`; the command line uses it."""
+"""The Python API: `convert`, `inspect`, `check`, `simulate`, `record`, `export`; the command line
+uses it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from .early_exit import run_until_decided
 from .equivalence import check
 from .errors import UsageError
 from .forms import folded
+from .nir_file.export import export
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
 from .results import ArrayInfo, EarlyExit, Result, SimulatedLayer, SimulationResult
 from .simulator import Simulator
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from .explanation import Explanation
     from .simulation import Simulation
 
-__all__ = ["check", "convert", "explain", "inspect", "record", "simulate"]
+__all__ = ["check", "convert", "explain", "export", "inspect", "record", "simulate"]
 
 
 def inspect(

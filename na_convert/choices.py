@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 FORMS = ("folded", "unrolled", "step")  # the keys of `forms.FORMS`
-INT8_FORMS = ("unrolled", "loop")  # those of `forms.INT8_FORMS`
+INT8_FORMS = ("unrolled", "loop", "step")  # those of `forms.INT8_FORMS`
 WEIGHTS = ("float", "int8")
 TIES = ("auto", "always", "never")
 
 MAC_PJ = 4.6  # picojoules; see `energy` for the source
 AC_PJ = 0.9
 MARGIN = 0.01  # fractions; a relative change of energy
+
+NIR_TARGETS = ("generic", "sinabs", "norse", "snntorch", "spikingjelly", "lava", "spinnaker2")
+MEMBRANES = ("metadata", "bias")  # how a NIR file holds the membrane before the first step

@@ -27,11 +27,28 @@ from .arguments import (
     one_of,
     one_timestep,
     several_timesteps,
-    sizes,
     writable_file,
 )
 from .choices import AC_PJ, FORMS, INT8_FORMS, MAC_PJ, MARGIN, TIES, WEIGHTS
 from .errors import Interrupted, NaConvertError, UsageError
+from .export_command import export_command
+from .options import (
+    Crop,
+    Json,
+    Labels,
+    Mean,
+    Model,
+    Plots,
+    Quiet,
+    ReadoutFrom,
+    Report,
+    Resize,
+    Scale,
+    Shown,
+    Std,
+    Verbose,
+    preprocessing,
+)
 from .outcome import (
     Progress,
     carry_out,
@@ -44,7 +61,6 @@ from .outcome import (
 )
 
 if TYPE_CHECKING:
-    from .data import Preprocessing
     from .results import Result
 
 app = typer.Typer(
@@ -53,53 +69,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="the trained ANN, an ONNX file")]
-Scale = Annotated[
-    str | None,
-    typer.Option("--scale", metavar="F", help="uint8 images: factor, for instance 1/255"),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option("--mean", metavar="F,F,F", help="uint8 images: mean per channel, after --scale"),
-]
-Std = Annotated[
-    str | None,
-    typer.Option("--std", metavar="F,F,F", help="uint8 images: standard deviation per channel"),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option("--labels", metavar="FILE", help="class numbers, where the data has none"),
-]
-Resize = Annotated[
-    str | None,
-    typer.Option("--resize", metavar="N", help="image files: the short side, or height,width"),
-]
-Crop = Annotated[
-    str | None,
-    typer.Option("--crop", metavar="N", help="image files: the middle; a side, or height,width"),
-]
-ReadoutFrom = Annotated[
-    str | None,
-    typer.Option("--readout-from", metavar="NODE", help="all behind NODE stays analog"),
-]
-Report = Annotated[
-    Path | None,
-    typer.Option("--report", metavar="FILE", help="write a report as well: .html, or .json"),
-]
-Shown = Annotated[
-    str | None,
-    typer.Option("--record", metavar="LAYER,...", help="layers whose spikes an HTML report shows"),
-]
-Plots = Annotated[
-    Path | None,
-    typer.Option("--plots", metavar="DIR", help="write the charts as .png and .svg (matplotlib)"),
-]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of the summary")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print nothing but errors")]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="add the passes; tracebacks with errors")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -114,7 +83,7 @@ def group_options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Convert, inspect, check or simulate; a bare MODEL means convert."""
+    """Convert, inspect, check, simulate or export; a bare MODEL means convert."""
 
 
 @app.command("convert")
@@ -151,7 +120,11 @@ def convert_command(
     readout_from: ReadoutFrom = None,
     form: Annotated[
         str | None,
-        typer.Option("--form", metavar="FORM", help=f"of the file: {', '.join(FORMS)}"),
+        typer.Option(
+            "--form",
+            metavar="FORM",
+            help=f"of the file: {', '.join(FORMS)}; int8: {', '.join(INT8_FORMS)}",
+        ),
     ] = None,
     weights: Annotated[
         str, typer.Option("--weights", metavar="TYPE", help="float, or int8: on spike counts")
@@ -190,7 +163,7 @@ def convert_command(
     one_of(tie_shortcuts, "--tie-shortcuts", TIES)
     if form is not None:
         one_of(form, "--form", INT8_FORMS if weights == "int8" else FORMS)
-    pixels = _preprocessing(scale, mean, std, resize, crop)
+    pixels = preprocessing(scale, mean, std, resize, crop)
     agreement = fraction(target_agreement, "--target-agreement")
     drop = fraction(target_drop, "--target-drop")
     existing_file(model)
@@ -248,7 +221,7 @@ def inspect_command(
 ) -> int:
     """Show what would be converted, and what cannot be; write nothing."""
     steps = one_timestep(timesteps)
-    pixels = _preprocessing(scale, mean, std, resize, crop)
+    pixels = preprocessing(scale, mean, std, resize, crop)
     existing_file(model)
     existing_data(data)
     if explain is not None:
@@ -341,7 +314,7 @@ def check_command(
     if allowed is not None and baseline is None:
         raise UsageError("--margin needs --baseline FILE")
     names = tuple(name.strip() for name in checks.split(",")) if checks is not None else ()
-    pixels = _preprocessing(scale, mean, std, resize, crop)
+    pixels = preprocessing(scale, mean, std, resize, crop)
     for given in (ann, snn, labels, baseline):
         existing_file(given)
     existing_data(data)
@@ -430,7 +403,7 @@ def simulate_command(
 ) -> int:
     """Run an SNN file; show its accuracy at each T, write outputs, spikes and membranes."""
     steps = one_timestep(timesteps)
-    pixels = _preprocessing(scale, mean, std, resize, crop)
+    pixels = preprocessing(scale, mean, std, resize, crop)
     existing_file(snn)
     existing_file(labels)
     existing_data(data)
@@ -461,6 +434,9 @@ def simulate_command(
     elif not quiet:
         report.simulation(result, console_for())
     return 0
+
+
+app.command("export")(export_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -521,16 +497,3 @@ def _refuse_for_nir(**options: object) -> None:
         if value is not None:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option}: is for SNN files in ONNX, not for NIR files")
-
-
-def _preprocessing(
-    scale: str | None, mean: str | None, std: str | None, resize: str | None, crop: str | None
-) -> Preprocessing | None:
-    if (scale, mean, std, resize, crop) == (None,) * 5:
-        return None
-    from .data import Preprocessing
-
-    return Preprocessing(
-        numbers(scale, "--scale"), numbers(mean, "--mean"), numbers(std, "--std"),
-        sizes(resize, "--resize"), sizes(crop, "--crop"),
-    )  # fmt: skip

@@ -74,7 +74,7 @@ def convert(
         readout_from: name of a node; everything behind it stays analog, on the time-mean.
         form: of the file: "folded" (any T in one run, the default), "unrolled" (fixed T, the
             fastest in float if exact) or "step" (one time step per call); with int8 weights
-            "unrolled" (the default).
+            "unrolled" (the default), "loop" (any T up to the file's) or "step".
         exact: round weights to grids of powers of two, so that every engine computes the same
             counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
         weights: "float", or "int8": integer arithmetic on spike counts (`integer_conversion`).

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from .data import Samples
 from .errors import UsageError
-from .forms.step import to_step
+from .integer_stepping import Int8Stepper
 from .results import EarlyExit, SimulatedTimestep
-from .running import Stepper
+from .running import Stepper, stepper_for
 from .simulator import Simulator
 from .statistics import predictions
 
@@ -42,7 +42,7 @@ def run_until_decided(
     """
     if not margin >= 0:
         raise UsageError(f"--early-exit {margin:g}: a margin of at least 0 is needed")
-    stepper = Stepper(to_step(simulator.network), (), threads)
+    stepper = stepper_for(simulator.model, simulator.network, (), threads)
     size, count = simulator.batch_size(timesteps, batch), len(samples)
     stopped = np.zeros(timesteps, np.int64)
     hits = np.zeros(timesteps, np.int64)
@@ -60,7 +60,11 @@ def run_until_decided(
 
 
 def _decide(
-    stepper: Stepper, feeds: dict[str, Array], output: str, margin: float, timesteps: int
+    stepper: Stepper | Int8Stepper,
+    feeds: dict[str, Array],
+    output: str,
+    margin: float,
+    timesteps: int,
 ) -> tuple[Array, Array]:
     """Classes ``[T, N]`` if there were at most T steps, and the step each sample stopped at."""
     stepper.reset()

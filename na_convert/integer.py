@@ -36,6 +36,7 @@ from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]
 Counts: TypeAlias = dict[str, Array]
+Key: TypeAlias = tuple[str, int]  # a layer's name, and the number of one of its analog currents
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,11 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Analog:
-    """A current that is the same at every step: ``t * clip(round(gain * tensor), low, high)``.
+    """An analog current, ``clip(round(gain * tensor), low, high)`` per step.
 
-    ``tensor`` is computed once, in float; ``gain`` (float32) turns it into units of the weights.
-    In a layer that has no other current, 0 and theta limit it, which changes no count.
+    ``tensor`` is computed in float; ``gain`` (float32) turns it into units of the weights. It is
+    the same at every step, except in the step form. In a layer that has no other current, 0 and
+    theta limit it where it is the same at every step, which changes no count.
     """
 
     tensor: str
@@ -209,12 +211,14 @@ def run(
         analog: values of `IntegerNetwork.analogs`; computed in float32 by default.
     """
     given = dict(analog or evaluate(network.snn.graph, feeds, network.analogs, dtype=np.float32))
+    per_step = current_units(network, given)
     samples = len(next(iter(feeds.values())))
     before = {layer.output: np.zeros((samples, *layer.shape), np.uint8) for layer in network.layers}
     recorded: dict[str, list[Array]] = {layer.name: [] for layer in network.layers}
     outputs = {}
     for t in range(1, timesteps + 1):
-        counts = step(network, before, given, t)
+        totals = {key: t * current for key, current in per_step.items()}
+        counts = step(network, before, totals, t)
         for layer in network.layers:
             recorded[layer.name].append(counts[layer.output])
         outputs[t] = readout(network, counts, feeds, t)
@@ -222,27 +226,41 @@ def run(
     return Counted({name: np.stack(each) for name, each in recorded.items()}, outputs)
 
 
+def current_units(
+    network: IntegerNetwork, analog: Mapping[str, Array]
+) -> dict[Key, NDArray[np.int64]]:
+    """The analog currents of one step in units of the weights; ``analog`` are their values."""
+    return {
+        (layer.name, index): each.units(analog[each.tensor])
+        for layer in network.layers
+        for index, each in enumerate(layer.analogs)
+    }
+
+
 def step(
-    network: IntegerNetwork, before: Mapping[str, Array], analog: Mapping[str, Array], t: int
+    network: IntegerNetwork, before: Mapping[str, Array], totals: Mapping[Key, Array], t: int
 ) -> Counts:
-    """All counts after step ``t`` (from 1), from the layers' counts ``before`` it, by tensor."""
+    """All counts after step ``t`` (from 1), from the layers' counts ``before`` it, by tensor.
+
+    ``totals``: the sum of each analog current up to now (`current_units`), by layer and number.
+    """
     counts: Counts = {}
     for operation in network.operations:
         if isinstance(operation, Layer):
-            current = total_current(operation, counts, analog, t)
+            current = total_current(operation, counts, totals, t)
             counts[operation.output] = fire(operation, current, counts, before[operation.output])
         else:
             counts[operation.output] = move(operation, [counts[s] for s in operation.sources])
     return counts
 
 
-def total_current(layer: Layer, counts: Counts, analog: Mapping[str, Array], t: int) -> Array:
-    """``C_t`` in units of the weights, int64."""
+def total_current(layer: Layer, counts: Counts, totals: Mapping[Key, Array], t: int) -> Array:
+    """``C_t`` in units of the weights, int64; ``totals`` as for `step`."""
     total: Array = t * layer.bias
     for product in layer.products:
         total = total + _multiply(product, counts[product.source])
-    for each in layer.analogs:
-        total = total + t * each.units(analog[each.tensor])
+    for index in range(len(layer.analogs)):
+        total = total + totals[layer.name, index]
     if layer.wide:
         for shortcut in layer.shortcuts:
             total = total + shortcut.weight * counts[shortcut.source].astype(np.int64)
@@ -252,7 +270,7 @@ def total_current(layer: Layer, counts: Counts, analog: Mapping[str, Array], t: 
 def fire(layer: Layer, current: Array, counts: Counts, before: Array) -> NDArray[np.uint8]:
     """The counts ``N_t``, from ``C_t`` and ``N_(t-1)``."""
     count = before.astype(np.int64)
-    if layer.wide:
+    if layer.wide or layer.constant:
         fired = 2 * current >= layer.threshold * (2 * count + 1)
         return np.asarray((count + fired).astype(np.uint8))
     ratio, theta = layer.resolution, layer.threshold
@@ -260,8 +278,6 @@ def fire(layer: Layer, current: Array, counts: Counts, before: Array) -> NDArray
     held = np.clip(rounded + layer.zero_point, 0, 255)
     if layer.pool is not None:
         held = _pooled(layer.pool, held)
-    if layer.constant:  # the steps are even: no spike waits for the step before
-        return np.asarray(held.astype(np.uint8))
     needed = layer.zero_point + (ratio + 1) // 2 + ratio * count
     for shortcut in layer.shortcuts:
         needed = needed - shortcut.weight * counts[shortcut.source].astype(np.int64)

@@ -78,7 +78,8 @@ def bounds(layer: Layer, most: Mapping[str, int], timesteps: int) -> list[Bound]
     found.append(_bound(layer, "comparison in uint8", largest_comparison(layer, most, timesteps),
                         UINT8))  # fmt: skip
     if layer.analogs:
-        found.append(_bound(layer, "current in float32", total, FLOAT32))
+        margin = int(layer.threshold.max()) * (2 * timesteps + 1)
+        found.append(_bound(layer, "current in float32", max(2 * total, margin), FLOAT32))
     return found
 
 

@@ -28,7 +28,16 @@ from .data import Samples
 from .energy import DEFAULT, Constants
 from .evaluate import evaluate
 from .forms.int8_file import restore
-from .integer import Counts, IntegerNetwork, Layer, fire, move, run, total_current
+from .integer import (
+    Counts,
+    IntegerNetwork,
+    Layer,
+    current_units,
+    fire,
+    move,
+    run,
+    total_current,
+)
 from .integer_bounds import bounds, largest_counts
 from .integer_running import counts_in_onnxruntime
 from .integer_view import view
@@ -188,6 +197,7 @@ def _replay(
     counts: Counts = {}
     entries, between = [], 0
     analog = evaluate(network.snn.graph, feeds, network.analogs, dtype=np.float32)
+    totals = {key: steps * current for key, current in current_units(network, analog).items()}
     for operation in network.operations:
         if not isinstance(operation, Layer):
             values = [counts[s] for s in operation.sources]
@@ -195,7 +205,7 @@ def _replay(
             continue
         level = levels[operation.name]
         counts[operation.output] = level.astype(np.uint8)
-        current = total_current(operation, counts, analog, steps)
+        current = total_current(operation, counts, totals, steps)
         wrong = _decided_wrongly(operation, current, counts, level, steps)
         between += int(np.count_nonzero((level > 0) & (level < steps)))
         entries.append(
@@ -244,8 +254,6 @@ def quantised_ann(network: IntegerNetwork, feeds: Mapping[str, Array]) -> dict[s
 
 def _decided_wrongly(layer: Layer, current: Array, counts: Counts, level: Array, steps: int) -> int:
     """Neurons that do not stop at ``level``: from one below they fire, from there they do not."""
-    if layer.constant:
-        return int(np.count_nonzero(fire(layer, current, counts, level) != level))
     below = np.maximum(level - 1, 0)
     reached = fire(layer, current, counts, below) == np.maximum(level, below)
     reached |= (level == 0) & (fire(layer, current, counts, below) == 0)

@@ -4,6 +4,8 @@ A function's name says what it holds, so that a file carries only what it uses:
 
 ``CurrentUnits``        ``(x, gain, low, high)``: a constant current in units of the weights (float)
 ``IFConstant``          ``(units, theta)``: counts under a constant current; the units of t steps
+``IFAnalog``            ``(total, before, theta)``: counts under an analog current that may change;
+                        its sum up to now
 ``IFInt8...``           ``(counts, [before,] weight, scale, bias, ...)``: a layer and its neurons;
                         ``Dense``: no convolution; ``Pooled``: a max-pool before the neurons;
                         ``First``: at the first step; ``Shortcut<n>``: n shortcuts at a
@@ -26,6 +28,8 @@ _DOCS = {
     "CurrentUnits": "A current that is the same at every step, in whole units of the weights: "
     "clip(round(gain * x), low, high).",
     "IFConstant": "Spike counts under a constant current: round(t * units / theta).",
+    "IFAnalog": "Integrate-and-fire neurons on the sum of an analog current, whole numbers in "
+    "float32: the count grows by one where 2 total >= theta (2 count + 1).",
     "IFInt8": "Integrate-and-fire neurons on counts: QLinearConv gives round(R C / theta) of the "
     "summed currents C; the count grows by one where that reaches R (count + 1/2), less the "
     "shortcuts' counts.",
@@ -81,6 +85,20 @@ CurrentUnits (x, gain, low, high) => (units) {
     "IFConstant": """
 IFConstant (units, theta) => (counts) {
     counts = QuantizeLinear <axis: int = 1> (units, theta)
+}
+""",
+    "IFAnalog": """
+IFAnalog (total, before, theta) => (n) {
+    two = Constant <value_float: float = 2.0> ()
+    one = Constant <value_float: float = 1.0> ()
+    twice = Mul (total, two)
+    had = Cast <to: int = 1> (before)
+    had_twice = Mul (had, two)
+    odd = Add (had_twice, one)
+    needed = Mul (odd, theta)
+    fired = GreaterOrEqual (twice, needed)
+    spike = Cast <to: int = 2> (fired)
+    n = Add (before, spike)
 }
 """,
     "SumPool": """

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from .cut import Runner, cut_model
 from .errors import ModelError, UsageError
+from .forms import int8_loop, int8_step
 from .forms.int8_file import restore
 from .forms.int8_loop import FINAL
 from .forms.int8_nodes import counts_name
-from .integer import IntegerNetwork, Layer, total_current
-from .integer_view import worth
+from .integer import IntegerNetwork, Layer
+from .integer_stepping import counts_step_by_step, whole_current, worth_of
 from .runtime import Backend, session
 from .simulation import Simulation
 from .snn import TIMESTEPS
@@ -80,7 +81,10 @@ def counts_in_onnxruntime(
     threads: int = 0,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The counts [T, N, ...] of every layer by name, and the analog currents that led to them."""
-    if any(node.op_type == "Loop" for node in model.graph.node):
+    form = next(p.value for p in model.metadata_props if p.key == "na_convert.form")
+    if form == int8_step.FORM:
+        return counts_step_by_step(model, network, feeds, optimise=optimise, threads=threads)
+    if form == int8_loop.FORM:
         return _counts_in_loop(model, network, feeds, optimise=optimise, threads=threads)
     steps = network.timesteps
     tensors = {(layer.name, t): _at(layer.output, t)
@@ -188,18 +192,17 @@ def _recorded(
     network: IntegerNetwork, layer: Layer, values: Mapping[str, Array], timesteps: int
 ) -> tuple[Array, Array]:
     """Currents [T, N, ...] in real units, and spikes (1 or 0), from the counts."""
-    neuron = next(n for n in network.neurons if n.name == layer.name)
-    unit = worth(layer, neuron)
+    unit = worth_of(network, layer)
     total: Array = np.zeros((), np.float64)
     count: Array = np.zeros((), np.int64)
     currents, spikes = [], []
     for t in range(1, timesteps + 1):
         counts = {name: values[_at(name, t)] for name in layer.sources}
-        now = total_current(layer, counts, values, t).astype(np.float64)
-        if not layer.wide:
-            for s in layer.shortcuts:
-                given = s.weight * counts[s.source].astype(np.float64)
-                now = now + given * layer.threshold / layer.resolution
+        totals = {
+            (layer.name, i): t * each.units(values[each.tensor])
+            for i, each in enumerate(layer.analogs)
+        }
+        now = whole_current(layer, counts, totals, t)
         counted = values[_at(layer.output, t)].astype(np.int64)
         currents.append(((now - total) * unit).astype(np.float32))
         spikes.append((counted - count).astype(np.float32))

@@ -21,6 +21,8 @@ from .cut import reads
 from .errors import ModelError, NotConvertible, UsageError
 from .graph import Parts
 
+HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
+
 
 @dataclass
 class Loaded:
@@ -46,6 +48,7 @@ def load(path: Path) -> Loaded:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file", remedy="give the path of an ONNX model")
+    _refuse_nir(path)
     try:
         digest = _sha256(path)
         model = _checked(path)
@@ -58,6 +61,16 @@ def load(path: Path) -> Loaded:
     if foreign:
         model = onnx.inliner.inline_selected_functions(model, foreign)
     return Loaded(model, path, digest, path.stat().st_size)
+
+
+def _refuse_nir(path: Path) -> None:
+    """A NIR file is HDF5; it is written, and never read as a model."""
+    with path.open("rb") as file:
+        if file.read(len(HDF5)) == HDF5:
+            raise ModelError(
+                f"{path}: this is an HDF5 file, as NIR files are, and no ONNX model",
+                remedy="na-convert writes NIR and reads ONNX: give the ANN or SNN it came from",
+            )
 
 
 def _checked(path: Path) -> onnx.ModelProto:

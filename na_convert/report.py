@@ -52,7 +52,7 @@ def _tables(result: Result, verbose: bool) -> Iterator[Table]:
     if verbose and result.passes:
         yield _passes(result.passes)
     if found is not None and found.figures:
-        yield _ladder(found.figures if verbose else _condensed(found.figures))
+        yield ladder(found.figures if verbose else _condensed(found.figures))
     if found is not None:
         yield from equivalence_tables(found, verbose=verbose)
 
@@ -122,9 +122,9 @@ def simulation(result: SimulationResult, console: Console) -> None:
     console.print(Text(done + written, style="bold"))
 
 
-def refusals(refused: Sequence[Refusal]) -> Table:
+def refusals(refused: Sequence[Refusal], title: str = "Cannot spike") -> Table:
     """One table of every node that cannot spike."""
-    table = plain_table("Cannot spike")
+    table = plain_table(title)
     table.add_column("node", overflow="fold", ratio=3)
     table.add_column("op", overflow="fold", ratio=2)
     table.add_column("why", overflow="fold", ratio=4)
@@ -218,7 +218,8 @@ def _measured(layer: LayerResult | None) -> tuple[str, str, str]:
     )
 
 
-def _ladder(figures: Sequence[Figure]) -> Table:
+def ladder(figures: Sequence[Figure]) -> Table:
+    """Every figure, its limit, and whether it passed."""
     table = plain_table("Checks")
     table.add_column("")
     table.add_column("check", no_wrap=True)

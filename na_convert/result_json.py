@@ -12,6 +12,7 @@ from .results import (
     BiasCalibration,
     Equivalence,
     Neuron,
+    NirExport,
     PassReport,
     Result,
     SimulationResult,
@@ -86,6 +87,21 @@ def simulation_json(result: SimulationResult) -> dict[str, Any]:
         "snn": _only(asdict(result.model), "path", "sha256"),
         **_only(asdict(result), *names, "early_exit"),
     }
+
+
+def nir_json(result: NirExport) -> dict[str, Any]:
+    """The JSON object that ``export`` prints."""
+    names = ["target", "timesteps", "initial_membrane", "layers", "statements", "figures"]
+    found: dict[str, Any] = _finite(
+        {
+            "tool": f"na-convert {__version__}",
+            "snn": _only(asdict(result.snn), "path", "sha256"),
+            **_only(asdict(result), *names, "other_counts", "agreement", "data", "samples"),
+            "output": asdict(result.output),
+            "passed": True,
+        }
+    )
+    return found
 
 
 def _neuron_json(neuron: Neuron) -> dict[str, Any]:

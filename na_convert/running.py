@@ -14,10 +14,22 @@ from . import neurons
 from .cut import Runner as CutRunner
 from .cut import cut_model
 from .errors import ModelError, UsageError
-from .forms import folded, form_of, int8_loop, int8_unrolled, step, unrolled
+from .forms import (
+    INT8_FORMS,
+    folded,
+    form_of,
+    int8_file,
+    int8_loop,
+    int8_step,
+    int8_unrolled,
+    step,
+    unrolled,
+)
 from .integer_running import int8_loop_runner, int8_unrolled_runner
+from .integer_stepping import Int8Stepper
 from .runtime import Backend, session
 from .simulation import Engine, Simulation, folded_runner
+from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -50,6 +62,7 @@ def file_runner(
         unrolled.FORM: unrolled_runner,
         int8_unrolled.FORM: int8_unrolled_runner,
         int8_loop.FORM: int8_loop_runner,
+        int8_step.FORM: step_runner,
     }
     runner = runners.get(form_name(model), folded_runner)
     return runner(model, record, threads, backend)
@@ -143,8 +156,9 @@ def step_runner(
     threads: int = 0,
     backend: Backend | None = None,
 ) -> Runner:
-    """A step file, for any number of steps; ``record``: neuron layers to keep."""
-    stepper = Stepper(model, record, threads, backend)
+    """A step file, float or int8, for any number of steps; ``record``: neuron layers to keep."""
+    make = Int8Stepper if form_name(model) == int8_step.FORM else Stepper
+    stepper = make(model, record, threads, backend)
 
     def run(feeds: Feeds, timesteps: int) -> Simulation:
         stepper.reset()
@@ -222,6 +236,22 @@ class Stepper:
         self.spikes = {name: found[node.output[0]] for name, node in self._nodes.items()}
         self.membranes = {name: self._state[node.input[1]] for name, node in self._nodes.items()}
         return {name: found[name] for name in self._outputs}
+
+
+def stepper_for(
+    model: onnx.ModelProto, network: Snn, record: Sequence[str] = (), threads: int = 0
+) -> Stepper | Int8Stepper:
+    """The step form of an SNN file, made of it where it is in another form; its session.
+
+    Args:
+        network: the description behind the file.
+    """
+    name = form_name(model)
+    if name in {form.name for form in INT8_FORMS.values()}:
+        if name != int8_step.FORM:
+            model = int8_step.int8_step_parts(int8_file.restore(model)).whole()
+        return Int8Stepper(model, record, threads)
+    return Stepper(model if name == step.FORM else step.to_step(network), record, threads)
 
 
 def form_name(model: onnx.ModelProto) -> str:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from . import forms, model_io, snn
 from .errors import UsageError
 from .forms.folded import to_folded
-from .forms.step import to_step
-from .running import Stepper, file_runner
+from .integer_stepping import Int8Stepper
+from .running import Stepper, file_runner, stepper_for
 from .simulation import Feeds, Simulation, fixed_batch
 from .snn import Snn
 
@@ -71,7 +71,7 @@ class Simulator:
         self._nodes = {n.name: n for n in snn.neuron_nodes(graph)}
         self._run = file_runner(self.model, self.recorded, threads)
         self._threads = threads
-        self._stepper: Stepper | None = None
+        self._stepper: Stepper | Int8Stepper | None = None
         self._feeds_before: Feeds = {}
 
     @property
@@ -90,7 +90,8 @@ class Simulator:
             x: the input, or several by name; None repeats that of the step before. N stays the
                 same until `reset`.
 
-        Raises UsageError where the first step has no input, or N changes.
+        Raises UsageError where the first step has no input, N changes, or an int8 file is not
+        proved for one step more.
         """
         if x is None and not self.t:
             raise UsageError("the first step needs an input", remedy="step(x)")
@@ -102,7 +103,7 @@ class Simulator:
                 remedy="reset() first",
             )
         if self._stepper is None:
-            self._stepper = Stepper(to_step(self.network), self.recorded, self._threads)
+            self._stepper = stepper_for(self.model, self.network, self.recorded, self._threads)
         self._feeds_before = feeds
         return self._stepper.step(feeds)
 

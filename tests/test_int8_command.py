@@ -104,6 +104,31 @@ def test_stepping_in_numpy_counts_as_the_file_does(
     np.testing.assert_allclose(stepped[1]["logits"], at_once.outputs[T]["logits"], atol=1e-4)
 
 
+def test_the_step_form_through_convert_check_and_simulate(
+    made: Result, few: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Same counts as the unrolled file; samples stop at the step that whole runs say."""
+    output = tmp_path / "step.onnx"
+    step = api.convert(EXAMPLE, output=output, timesteps=T, data=few, weights="int8", form="step")
+    assert (step.passed, step.form) == (True, "int8-step")
+    assert api.check(EXAMPLE, output, data=few).passed
+    assert made.output is not None
+    whole = [api.simulate(f, data=few, record=["*"]) for f in (made.output.path, output)]
+    for layer, spikes in whole[0].spikes.items():
+        np.testing.assert_array_equal(spikes, whole[1].spikes[layer])
+    logits = [np.sort(whole[0].outputs[t]["logits"]) for t in range(1, T + 1)]
+    margin = float(np.median(logits[0][:, -1] - logits[0][:, -2]))
+    at_once = logits[0][:, -1] - logits[0][:, -2] >= margin
+    for file in (made.output.path, output):
+        found = api.record(file, data=few, early_exit=margin).early_exit
+        assert found is not None
+        assert found.stopped == (np.count_nonzero(at_once), np.count_nonzero(~at_once))
+    with pytest.raises(UsageError, match="T = 3: this file is proved for up to 2"):
+        api.record(output, data=few, early_exit=1e6, timesteps=3)
+    with pytest.raises(UsageError, match="T = 3: this file is proved for up to 2"):
+        api.simulate(output, data=few, timesteps=3)
+
+
 def test_the_file_needs_onnxruntime_alone(made: Result) -> None:
     assert made.output is not None
     model = load(Path(made.output.path)).model

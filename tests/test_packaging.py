@@ -96,6 +96,7 @@ def _steady(summary: str) -> list[str]:
         "docs/ci.md",
         "docs/verification.md",
         "docs/data.md",
+        "docs/nir.md",
         "docs/report.md",
         "docs/nir-readers.md",
     ],
@@ -110,7 +111,7 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_documented_options_are_those_of_the_command() -> None:
     documented = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/cli.md").read_text()))
     offered = {"--version"}
-    for command in ("convert", "inspect", "check", "simulate"):
+    for command in ("convert", "inspect", "check", "simulate", "export"):
         shown = run([sys.executable, "-m", "na_convert", command, "--help"], ROOT)
         offered |= set(re.findall(r"(--[a-z-]+)", shown))
     assert documented == offered

@@ -11,6 +11,7 @@ and of the integer network made of it (`na_convert.integer`):
 ========  ==========================================================================================
 unrolled  a fixed number of time steps, one node per layer and step (`forms.int8_unrolled`)
 loop      any number of steps up to the file's T, one step in a Loop (`forms.int8_loop`)
+step      one time step, state in and out (`forms.int8_step`)
 ========  ==========================================================================================
 """
 
@@ -26,7 +27,7 @@ from ..graph import Parts
 from ..integer import IntegerNetwork
 from ..integer_view import view
 from ..snn import Snn
-from . import folded, int8_file, int8_loop, int8_unrolled, step, unrolled
+from . import folded, int8_file, int8_loop, int8_step, int8_unrolled, step, unrolled
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ INT8_FORMS = {
             int8_loop.FORM,
             int8_loop.int8_loop_parts,
             "int8 weights on spike counts, any number of time steps up to the file's T",
+        ),
+        Int8Form(
+            int8_step.FORM,
+            int8_step.int8_step_parts,
+            "int8 weights on spike counts, one time step per call, state in and out",
         ),
     )
 }

@@ -19,7 +19,7 @@ from ..graph import Parts, constant, export_parts
 from ..integer import IntegerNetwork, Layer, Move
 from ..snn import TIMESTEPS
 from .int8_file import KEY, describe
-from .int8_nodes import Array, StepBuilder, Tensors, counts_name
+from .int8_nodes import StepBuilder, Tensors, counts_name, theta_of
 
 FORM = "int8-loop"
 FINAL = "_final"
@@ -80,7 +80,9 @@ def _step(
         gs.Variable(f"{counts_name(e.output)}_before", np.dtype(np.uint8), _shape(e))
         for e in network.layers
     ]
-    time = LoopTime(inside, index)
+    one = inside.constant("step", "one", np.asarray(1, np.int64))
+    now = inside.emit("Add", [index, one], "step", "step", np.int64, domain="")
+    time = LoopTime(inside, now)
     known = {layer.output: t for layer, t in zip(network.layers, before, strict=True)}
     counts = inside.step("", known, units, time)
     still = inside.emit("Identity", [going], "go_on", "going_on_next", np.bool_, domain="")
@@ -109,11 +111,9 @@ def _zeros(builder: StepBuilder, graph: gs.Graph, layer: Layer) -> gs.Variable:
 
 
 class LoopTime:
-    """The time inside a Loop: one more than the index of its iteration."""
+    """The time where it is known when the file runs: ``now`` is the number of the step, from 1."""
 
-    def __init__(self, builder: StepBuilder, index: gs.Variable) -> None:
-        one = builder.constant("step", "one", np.asarray(1, np.int64))
-        now = builder.emit("Add", [index, one], "step", "step", np.int64, domain="")
+    def __init__(self, builder: StepBuilder, now: gs.Variable) -> None:
         self._whole = builder.emit("Cast", [now], "step_int32", "step_int32", np.int32,
                                    {"to": int(onnx.TensorProto.INT32)}, domain="")  # fmt: skip
         self._float = builder.emit("Cast", [now], "step_float", "step_float", np.float32,
@@ -125,15 +125,24 @@ class LoopTime:
         name = f"{layer.name}_bias_now"
         return builder.emit("Mul", [per_step, self._whole], name, name, np.int32, domain="")
 
-    def constant_current(
-        self, builder: StepBuilder, layer: Layer, units: gs.Tensor, theta: Array
-    ) -> tuple[gs.Tensor, gs.Tensor]:
+    def constant(
+        self,
+        builder: StepBuilder,
+        layer: Layer,
+        units: gs.Tensor,
+        before: gs.Tensor | None,
+        suffix: str,
+    ) -> gs.Variable:
         name = f"{layer.name}_units_now"
         total = builder.emit("Mul", [units, self._float], name, name, np.float32, domain="")
-        return total, builder.constant(layer.name, "theta", theta)
+        theta = builder.constant(layer.name, "theta", theta_of(layer))
+        return builder.if_constant(layer, total, theta, suffix)
 
     def wide(self, builder: StepBuilder, layer: Layer) -> list[gs.Tensor]:
+        return [self.wide_bias(builder, layer), self._float]
+
+    def wide_bias(self, builder: StepBuilder, layer: Layer) -> gs.Variable:
+        """``t * b`` in float32."""
         per_step = builder.constant(layer.name, "bias", layer.bias.astype(np.float32))
         name = f"{layer.name}_bias_now"
-        bias = builder.emit("Mul", [per_step, self._float], name, name, np.float32, domain="")
-        return [bias, self._float]
+        return builder.emit("Mul", [per_step, self._float], name, name, np.float32, domain="")

@@ -24,9 +24,11 @@ class StepBuilder:
     name.
     """
 
-    def __init__(self, graph: gs.Graph, network: IntegerNetwork) -> None:
+    def __init__(
+        self, graph: gs.Graph, network: IntegerNetwork, names: g.Names | None = None
+    ) -> None:
         self.graph, self.network = graph, network
-        self.names = g.Names(graph)
+        self.names = names or g.Names(graph)
         self._constants: dict[tuple[str, str], gs.Constant] = {}
         self._tensors = g.tensors_by_name(graph)
         self._channels = channels_of(network.operations)
@@ -75,7 +77,9 @@ class StepBuilder:
             if isinstance(operation, Move):
                 made = self.move(operation, sources, suffix)
             elif operation.constant:
-                made = self._constant(operation, units, suffix, time)
+                current = units[unit_key(operation, 0)]
+                previous = None if before is None else before[operation.output]
+                made = time.constant(self, operation, current, previous, suffix)
             else:
                 previous = None if before is None else before[operation.output]
                 build = self._wide if operation.wide else self._int8
@@ -83,11 +87,10 @@ class StepBuilder:
             counts[operation.output] = made
         return counts
 
-    def _constant(
-        self, layer: Layer, units: Mapping[str, gs.Tensor], suffix: str, time: Clock
+    def if_constant(
+        self, layer: Layer, current: gs.Tensor, scale: gs.Tensor, suffix: str
     ) -> gs.Variable:
-        theta = np.asarray(layer.threshold, np.float32).reshape(-1)
-        current, scale = time.constant_current(self, layer, units[unit_key(layer, 0)], theta)
+        """Counts of ``layer`` under a constant current, in whole numbers of ``scale``."""
         return self.emit("IFConstant", [current, scale], layer.name + suffix,
                          counts_name(layer.output) + suffix, np.uint8)  # fmt: skip
 
@@ -230,13 +233,21 @@ class StepBuilder:
 
 
 class Clock(Protocol):
-    """How much time has passed at a step: a number (`Time`), or a tensor (`int8_loop.LoopTime`)."""
+    """How much time has passed at a step: a number (`Time`), or a tensor (`int8_loop.LoopTime`).
+
+    ``constant`` makes the counts of a layer whose only current is analog.
+    """
 
     def bias(self, builder: StepBuilder, layer: Layer) -> gs.Tensor: ...
 
-    def constant_current(
-        self, builder: StepBuilder, layer: Layer, units: gs.Tensor, theta: Array
-    ) -> tuple[gs.Tensor, gs.Tensor]: ...
+    def constant(
+        self,
+        builder: StepBuilder,
+        layer: Layer,
+        units: gs.Tensor,
+        before: gs.Tensor | None,
+        suffix: str,
+    ) -> gs.Variable: ...
 
     def wide(self, builder: StepBuilder, layer: Layer) -> list[gs.Tensor]: ...
 
@@ -252,12 +263,18 @@ class Time:
         bias = np.broadcast_to(layer.bias, layer.threshold.shape).reshape(-1)
         return builder.constant(layer.name, f"bias_{self.t}", (self.t * bias).astype(np.int32))
 
-    def constant_current(
-        self, builder: StepBuilder, layer: Layer, units: gs.Tensor, theta: Array
-    ) -> tuple[gs.Tensor, gs.Tensor]:
-        """A current and a scale whose quotient is ``t * units / theta``."""
-        scale = (theta / np.float32(self.t)).astype(np.float32)
-        return units, builder.constant(layer.name, f"theta_{self.t}", scale)
+    def constant(
+        self,
+        builder: StepBuilder,
+        layer: Layer,
+        units: gs.Tensor,
+        before: gs.Tensor | None,
+        suffix: str,
+    ) -> gs.Variable:
+        """The quotient of a current and a scale is ``t * units / theta``."""
+        scale = (theta_of(layer) / np.float32(self.t)).astype(np.float32)
+        per_step = builder.constant(layer.name, f"theta_{self.t}", scale)
+        return builder.if_constant(layer, units, per_step, suffix)
 
     def wide(self, builder: StepBuilder, layer: Layer) -> list[gs.Tensor]:
         """``t * b`` and t, in float32."""
@@ -275,6 +292,11 @@ def unit_key(layer: Layer, index: int) -> str:
 
 def counts_name(tensor: str) -> str:
     return f"{tensor}_counts"
+
+
+def theta_of(layer: Layer) -> Array:
+    """Thresholds [C] in float32, which holds them exactly."""
+    return np.asarray(layer.threshold, np.float32).reshape(-1)
 
 
 def _as_image(product: Product) -> NDArray[np.int8]:

@@ -31,7 +31,16 @@ from numpy.typing import NDArray
 
 from .. import snn as description
 from ..errors import ModelError
-from ..graph import Names, Parts, all_nodes, constant, export_parts, import_graph, is_ours
+from ..graph import (
+    Carried,
+    Names,
+    Parts,
+    all_nodes,
+    constant,
+    export_parts,
+    import_graph,
+    is_ours,
+)
 from ..graph import node as make_node
 from ..neurons import DOMAIN, NEURON_OPS
 from ..shapes import annotate, of_one_step
@@ -65,17 +74,16 @@ def step_parts(snn: Snn) -> Parts:
     """
     graph = snn.graph.copy()
     shapes = of_one_step(snn)
-    kept = _States(graph, description.float_type(description.neuron_nodes(graph)[0]))
-    steps, steps_next = kept.add(STEPS, np.asarray(0, np.int64), ())
+    dtype = description.float_type(description.neuron_nodes(graph)[0])
+    kept = States(graph)
+    steps, steps_next = _added(kept, STEPS, np.asarray(0, np.int64), None)
     for node in list(graph.nodes):
         if is_ours(node, *_SUFFIXES):
-            _keep_state(node, shapes, kept, steps)
+            _keep_state(node, shapes, kept, steps, dtype)
     one = constant(kept.names.fresh("one_step"), np.asarray(1, np.int64))
     count = make_node("Add", [steps, one], [steps_next], kept.names.fresh("count_steps"))
     graph.nodes.append(count)
-    parts = export_parts(graph, written_as(snn, FORM))
-    for name, start in kept.starts.items():
-        parts.light.graph.initializer.append(onnx.numpy_helper.from_array(start, name))
+    parts = kept.export(written_as(snn, FORM))
     annotate(parts)
     return parts
 
@@ -108,17 +116,16 @@ def states(model: onnx.ModelProto) -> dict[str, str]:
     return pairs
 
 
-class _States:
+class States:
     """The states of a graph: inputs and outputs that are added to it, and their first values."""
 
-    def __init__(self, graph: gs.Graph, dtype: np.dtype[np.floating]) -> None:
+    def __init__(self, graph: gs.Graph) -> None:
         self.names = Names(graph)
-        self.dtype = dtype
         self.starts: dict[str, Array] = {}
         self._graph = graph
 
-    def add(self, name: str, start: Array, size: Size) -> tuple[gs.Variable, gs.Variable]:
-        """A new input and output; ``size`` without the batch."""
+    def enter(self, name: str, start: Array) -> gs.Variable:
+        """A new input; raises ModelError where its name, or that of its output, is taken."""
         for wanted in (name, name + NEXT):
             if self.names.fresh(wanted) != wanted:
                 raise ModelError(
@@ -126,17 +133,40 @@ class _States:
                     node=wanted,
                     remedy="rename it in the export: the step form needs that name",
                 )
-        shape = ["N", *size] if start.ndim else []
         before = gs.Variable(name, start.dtype, [None] * start.ndim)
-        after = gs.Variable(name + NEXT, start.dtype, shape)
         self.starts[name] = start
         self._graph.inputs.append(before)
+        return before
+
+    def leave(self, before: gs.Variable, after: gs.Variable, size: Size | None) -> None:
+        """``after`` becomes the output that belongs to ``before``; ``size`` without the batch."""
+        after.name = before.name + NEXT
+        after.shape = [] if size is None else ["N", *size]
         self._graph.outputs.append(after)
-        return before, after
+
+    def export(self, carried: Carried) -> Parts:
+        """The model of the graph, with the first values as initialisers."""
+        parts = export_parts(self._graph, carried)
+        for name, start in self.starts.items():
+            parts.light.graph.initializer.append(onnx.numpy_helper.from_array(start, name))
+        return parts
+
+
+def _added(
+    states: States, name: str, start: Array, size: Size | None
+) -> tuple[gs.Variable, gs.Variable]:
+    before = states.enter(name, start)
+    after = gs.Variable(name + NEXT, start.dtype)
+    states.leave(before, after, size)
+    return before, after
 
 
 def _keep_state(
-    node: gs.Node, shapes: Mapping[str, Size | None], kept: _States, steps: gs.Variable
+    node: gs.Node,
+    shapes: Mapping[str, Size | None],
+    kept: States,
+    steps: gs.Variable,
+    dtype: np.dtype[np.floating],
 ) -> None:
     """Turn ``node`` into its operator for one step, with its state as inputs and outputs."""
     x, y = node.inputs[0], node.outputs[0]
@@ -150,9 +180,8 @@ def _keep_state(
                 node=node.name,
                 remedy="export with sizes that are constant, or take another --form",
             )
-        made.append(
-            kept.add(f"{node.name}_{suffix}", _start(node, len(size) + 1, kept.dtype), size)
-        )
+        start = _start(node, len(size) + 1, dtype)
+        made.append(_added(kept, f"{node.name}_{suffix}", start, size))
     read = [before for before, _ in made]
     node.inputs = [x, *read, *([steps] if node.op == "Decode" else node.inputs[1:])]
     node.outputs = [y, *(after for _, after in made)]

@@ -1,0 +1,8 @@
+"""SNNs as NIR files (Neuromorphic Intermediate Representation, Pedersen et al., Nature
+Communications 2024), which other simulators and neuromorphic hardware read.
+
+In the order of the data: `encoding` (the membrane at the first step, no rounding), `boundaries`
+(where the NIR graph begins and ends), `lowering` (with `operators`, `movement`, `values`,
+`geometry`, `builder`) to a `network`; `targets` (what a reader cannot hold); `file` (to HDF5 and
+back); `verification` (with `reference`, NIR in numpy). `export` is all of it. docs/nir.md.
+"""

@@ -1,0 +1,105 @@
+"""An SNN as a NIR graph can hold it: no rounding inside, a membrane that may have to start at 0.
+
+NIR has no initial membrane. ``metadata`` writes half a threshold down beside each IF node, for
+those who set it. ``bias`` adds 1/(2 T) of a threshold to the current at each of T steps instead:
+after T steps the same charge has flowed in, so that under a constant current the count at T is the
+same; before T, and under a current that changes, a neuron may fire later, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .. import graph as g
+from ..evaluate import evaluate
+from ..exactness import EXACT
+from ..snn import Snn, neuron_nodes
+from .network import Array
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is written, as an SNN, and what its input has to be.
+
+    Attributes:
+        grids: by input, the power of two that its values have to be multiples of.
+        statements: what is left to whoever runs the file.
+    """
+
+    snn: Snn
+    grids: dict[str, float]
+    statements: tuple[str, ...]
+
+
+def encode(snn: Snn, membrane: str, timesteps: int) -> Encoded:
+    """``snn`` (thresholds 1) with its initial membrane as ``membrane`` says, and without rounding.
+
+    With "bias" it is made for ``timesteps`` steps.
+    """
+    graph = snn.graph.copy()
+    grids, statements = _without_rounding(graph, snn)
+    if membrane == "bias":
+        for node in neuron_nodes(graph):
+            _charge_by_bias(graph, node, timesteps)
+    graph.cleanup().toposort()
+    return Encoded(replace(snn, graph=graph, timesteps=timesteps), grids, tuple(statements))
+
+
+def prepared(
+    encoded: Encoded, feeds: Mapping[str, Array], entry: str
+) -> tuple[Array, dict[str, Array]]:
+    """What the Input node, the tensor ``entry``, gets for ``feeds``; and the feeds themselves, on
+    the grids that they have to be on."""
+    given = {
+        name: np.round(np.asarray(values, np.float64) / encoded.grids[name]) * encoded.grids[name]
+        if name in encoded.grids
+        else np.asarray(values)
+        for name, values in feeds.items()
+    }
+    return evaluate(encoded.snn.graph, given, [entry])[entry], given
+
+
+def _without_rounding(graph: gs.Graph, snn: Snn) -> tuple[dict[str, float], list[str]]:
+    """Take out the Round nodes of a network on grids: of an input, whose grid is then told; of
+    tensors inside, which are constant over time. Those behind a quantiser of the input stay."""
+    stored = json.loads(snn.carried.metadata.get(EXACT, "{}"))
+    grids: dict[str, float] = {}
+    statements: list[str] = []
+    for node in graph.nodes:
+        if not g.is_standard(node, "Round") or node.name not in stored.get("rounds", ()):
+            continue
+        scaled = g.producer(node.inputs[0])
+        source = scaled.inputs[0] if scaled is not None else None
+        before = None if source is None else g.producer(source)
+        if before is not None and g.is_ours(before, "Staircase", "Ramp"):
+            continue
+        node.op = "Identity"
+        if source is not None and before is None and scaled is not None:
+            factor = float(np.max(np.asarray(scaled.inputs[1].values)))
+            grids[source.name] = 1 / factor
+            statements.append(
+                f"give multiples of 2^{int(np.log2(1 / factor))} as input {source.name!r}: the SNN "
+                "rounds its input to that, NIR cannot"
+            )
+        else:
+            statements.append(
+                f"{node.name!r} rounds a tensor that is the same at every step; NIR cannot, so "
+                "that counts may differ from the SNN's where a membrane is close to its threshold"
+            )
+    return grids, statements
+
+
+def _charge_by_bias(graph: gs.Graph, node: gs.Node, timesteps: int) -> None:
+    """The charge of the initial membrane, spread over the steps."""
+    current = node.inputs[0]
+    share = np.asarray(float(node.attrs["initial"]) / timesteps, current.dtype or np.float32)
+    constant = g.constant(f"{node.name}_start", share)
+    charged = gs.Variable(f"{node.name}_charged", current.dtype)
+    graph.nodes.append(g.node("Add", [current, constant], [charged], f"{node.name}_charge"))
+    node.inputs = [charged, *node.inputs[1:]]
+    node.attrs = {**node.attrs, "initial": 0.0}

@@ -1,0 +1,204 @@
+"""An SNN file as a NIR file: lowered, written, read back and checked; no file if a check fails."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, forms, model_io
+from ..choices import MEMBRANES
+from ..data import Preprocessing, Samples
+from ..errors import NotConvertible, UsageError
+from ..exactness import EXACT
+from ..reading import Data, Progress, model_info, samples_for, silent
+from ..results import ModelInfo, NirExport, NirLayer, OutputInfo
+from ..rungs import failure
+from ..simulation import fixed_batch
+from ..snn import Snn
+from . import file, targets, verification
+from .encoding import Encoded, encode, prepared
+from .lowering import lower
+from .network import Network
+
+SAMPLES = 8  # that the file is checked on
+_NEURON = "soft reset: v += current; spike = v >= v_threshold; v -= v_threshold * spike"
+_OUTPUT = "the mean of the Output over the time steps is what the ANN gives"
+
+
+def export(
+    snn: str | Path,
+    *,
+    output: str | Path | None = None,
+    target: str = "generic",
+    timesteps: int | None = None,
+    initial_membrane: str | None = None,
+    data: Data | None = None,
+    preprocessing: Preprocessing | None = None,
+    progress: Progress | None = None,
+) -> NirExport:
+    """Write the SNN file ``snn`` as a NIR file, and check that file against it.
+
+    Args:
+        output: where to write; the SNN's name with ``.nir`` by default.
+        target: the reader it is for, one of `choices.NIR_TARGETS`.
+        timesteps: T that the membrane's charge is spread over; by default the SNN's own.
+        initial_membrane: how the file holds it, one of `choices.MEMBRANES`; by default as the
+            target needs it.
+        data: samples to check on; seeded random input by default.
+
+    Raises:
+        UsageError, ModelError, DataError: something given cannot be used (exit code 2).
+        NotConvertible: nodes that NIR, or the target, cannot hold, in ``refused`` (exit code 1).
+        CheckFailed: the file does not do what the SNN does; nothing was written (exit code 1).
+    """
+    path = Path(snn)
+    chosen = check_options(target, initial_membrane, timesteps)
+    to = Path(output) if output is not None else _default(path)
+    if to.suffix != file.SUFFIX:
+        raise UsageError(f"-o {to}: a NIR file's name ends in .nir", remedy="rename it")
+    loaded = model_io.load(path)
+    info, samples = model_info(loaded), samples_for(loaded, data, preprocessing)
+    network = forms.read(loaded.model)
+    return write_network(
+        network, info, samples, to, target=target, membrane=chosen, timesteps=timesteps,
+        progress=progress,
+    )  # fmt: skip
+
+
+def check_options(target: str, initial_membrane: str | None, timesteps: int | None) -> str:
+    """How the initial membrane is written; raises UsageError where an option is none of its
+    choices, or the package ``nir`` is missing."""
+    found = targets.named(target)
+    if initial_membrane is not None and initial_membrane not in MEMBRANES:
+        raise UsageError(
+            f"--initial-membrane {initial_membrane}: one of {', '.join(MEMBRANES)} is needed"
+        )
+    if timesteps is not None and timesteps < 1:
+        raise UsageError(f"-T {timesteps}: at least one time step is needed")
+    file.require()
+    return initial_membrane or found.membrane
+
+
+def write_network(
+    network: Snn,
+    info: ModelInfo,
+    samples: Samples,
+    to: Path,
+    *,
+    target: str,
+    membrane: str,
+    timesteps: int | None = None,
+    progress: Progress | None = None,
+) -> NirExport:
+    """As `export`, for a network in memory; ``info`` says what it comes from."""
+    start, tell = time.perf_counter(), progress or silent
+    tell("exporting", 0.1)
+    _require_free_batch(network)
+    original = replace(network, timesteps=timesteps or network.timesteps)
+    few = {name: np.asarray(values[:SAMPLES]) for name, values in samples.feeds.items()}
+    two = {name: np.resize(values, (2, *values.shape[1:])) for name, values in few.items()}
+    encoded = encode(original, membrane, original.timesteps)
+    lowered = lower(encoded.snn, two, averages=targets.TARGETS[target].averages)
+    targets.refuse_unreadable(lowered, target)
+    x, feeds = prepared(encoded, few, lowered.input)
+    with model_io.atomic_file(to) as part:
+        statements = _statements(lowered, encoded, membrane, target, original.timesteps)
+        metadata = _metadata(info, lowered, encoded, membrane, target, statements)
+        file.write(lowered, metadata, part)
+        tell("verifying", 0.5)
+        read = file.read(part)
+        exact = EXACT in network.carried.metadata and membrane == "metadata"
+        figures = verification.compare(read, lowered, encoded.snn, x, feeds, exact=exact)
+        error = failure(figures)
+        if error is not None:
+            raise error
+        differs = None
+        if membrane != "metadata":
+            differs = verification.deviation(read, lowered, original, x, few)
+        data = part.read_bytes()
+    tell("done", 1.0)
+    return NirExport(
+        snn=info,
+        target=target,
+        timesteps=original.timesteps,
+        initial_membrane=membrane,
+        layers=tuple(
+            NirLayer(name, node, lowered.nodes[node].shape) for name, node in lowered.layers.items()
+        ),
+        statements=statements,
+        figures=tuple(figures),
+        other_counts=None if differs is None else differs.counts,
+        agreement=None if differs is None else differs.agreement,
+        data=samples.description,
+        samples=len(x),
+        output=OutputInfo(
+            str(to), len(data), hashlib.sha256(data).hexdigest(),
+            dict(sorted(Counter(node.kind for node in lowered.nodes.values()).items())),
+        ),
+        notes=samples.notes,
+        seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _default(path: Path) -> Path:
+    return path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.snn')}{file.SUFFIX}")
+
+
+def _require_free_batch(network: Snn) -> None:
+    size = fixed_batch(network)
+    if size is not None:
+        raise NotConvertible(
+            f"the SNN takes batches of {size} alone, and a NIR graph one sample",
+            remedy="export the ANN with a free batch size",
+        )
+
+
+def _statements(
+    network: Network, encoded: Encoded, membrane: str, target: str, timesteps: int
+) -> tuple[str, ...]:
+    """What is left to whoever runs the file, and what the target does differently."""
+    start = {
+        "metadata": (
+            "set each IF node's membrane before the first step to half its threshold "
+            "(metadata initial_membrane); at 0 the network is not the one that was trained"
+        ),
+        "bias": (
+            f"made for exactly {timesteps} time steps: half a threshold is added to each membrane "
+            f"in {timesteps} equal parts, not before the first step; counts of a layer whose "
+            "current changes over time differ from the SNN's"
+        ),
+    }[membrane]
+    differences = tuple(f"{target}: {text}" for text in targets.TARGETS[target].differences)
+    return (start, *encoded.statements, *network.statements, *differences)
+
+
+def _metadata(
+    info: ModelInfo,
+    network: Network,
+    encoded: Encoded,
+    membrane: str,
+    target: str,
+    statements: tuple[str, ...],
+) -> Mapping[str, Any]:
+    """Of the graph; strings and numbers, as HDF5 holds them."""
+    grids: dict[str, Any] = {f"input_grid_{name}": grid for name, grid in encoded.grids.items()}
+    if len(encoded.grids) == 1 and network.input in encoded.grids:
+        grids = {"input_grid": encoded.grids[network.input]}
+    return {
+        "tool": f"na-convert {__version__}",
+        "source_sha256": info.sha256,
+        "timesteps": encoded.snn.timesteps,
+        "target": target,
+        "neuron": _NEURON,
+        "initial_membrane": membrane,
+        "output": _OUTPUT,
+        "statements": "\n".join(statements),
+        **grids,
+    }
