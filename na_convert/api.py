@@ -4,9 +4,12 @@ uses it."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from . import model_io, pipeline, recording
 from .conversion import convert
@@ -15,9 +18,10 @@ from .early_exit import run_until_decided
 from .equivalence import check
 from .errors import UsageError
 from .forms import folded
+from .input_range import beyond_the_proof, merged, proven_inputs, ranges_of
 from .nir_file.export import export
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
-from .results import ArrayInfo, EarlyExit, Result, SimulatedLayer, SimulationResult
+from .results import ArrayInfo, EarlyExit, InputRange, Result, SimulatedLayer, SimulationResult
 from .simulator import Simulator
 
 if TYPE_CHECKING:
@@ -139,6 +143,11 @@ def record(
     recorded: tuple[SimulatedLayer, ...] = ()
     arrays: tuple[ArrayInfo, ...] = ()
     decided: EarlyExit | None = None
+    proven, ranges = proven_inputs(simulator.network), list[InputRange]()
+
+    def watch(feeds: Mapping[str, NDArray[np.generic]]) -> None:
+        ranges[:] = merged(ranges, ranges_of(proven, feeds))
+
     if early_exit is None:
         by_timestep, recorded, arrays = recording.record(
             simulator,
@@ -146,6 +155,7 @@ def record(
             steps,
             output=None if output is None else Path(output),
             batch=batch,
+            watch=watch,
             progress=lambda share: tell("simulating", share),
         )
     else:
@@ -156,6 +166,7 @@ def record(
             steps,
             batch=batch,
             threads=threads,
+            watch=watch,
             progress=lambda share: tell("simulating", share),
         )
     return SimulationResult(
@@ -167,7 +178,8 @@ def record(
         recorded=recorded,
         path=None if output is None else str(output),
         arrays=arrays,
-        notes=samples.notes,
+        notes=(*samples.notes, *beyond_the_proof(simulator.network, ranges, steps)),
         seconds=time.perf_counter() - start,
         early_exit=decided,
+        input_ranges=tuple(ranges),
     )

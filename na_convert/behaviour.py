@@ -22,8 +22,9 @@ from .connectivity import pool_sources
 from .counting import Counted, Counter, file_counter, numpy_counter
 from .cut import Runner, runs_in_onnxruntime
 from .data import Samples
+from .input_range import merged, proven_inputs, ranges_of
 from .layers import Layer, reference_values, split_by_owner
-from .results import ClassResult, TimestepResult
+from .results import ClassResult, InputRange, TimestepResult
 from .snn import Snn
 from .statistics import LayerCounts, OutputCounts, count_layer, count_outputs, merge_outputs
 from .teacher_forcing import runner
@@ -67,20 +68,24 @@ class Behaviour:
     """Sums over samples: for each T in order, and for each layer at the SNN's own T.
 
     ``pooled``: spikes behind each of `connectivity.pool_sources`, in order, of each element.
+    ``inputs``: the samples beside the inputs that the SNN is proven for.
     """
 
     by_timestep: tuple[OutputCounts, ...]
     layers: tuple[LayerCounts, ...] = ()
     pooled: tuple[NDArray[np.int64], ...] = ()
+    inputs: tuple[InputRange, ...] = ()
 
     def merged(self, other: Behaviour) -> Behaviour:
         """Of two parts of the data, together."""
         outputs = merge_outputs(self.by_timestep, other.by_timestep)
+        inputs = merged(self.inputs, other.inputs)
         if not (self.layers and other.layers):
-            return Behaviour(outputs, self.layers or other.layers, self.pooled or other.pooled)
+            layers, pooled = self.layers or other.layers, self.pooled or other.pooled
+            return Behaviour(outputs, layers, pooled, inputs)
         layers = tuple(a.merged(b) for a, b in zip(self.layers, other.layers, strict=True))
         pooled = tuple(a + b for a, b in zip(self.pooled, other.pooled, strict=True))
-        return Behaviour(outputs, layers, pooled)
+        return Behaviour(outputs, layers, pooled, inputs)
 
     def results(self) -> tuple[TimestepResult, ...]:
         return tuple(counts.result() for counts in self.by_timestep)
@@ -148,6 +153,7 @@ class Observer:
         self._plain = runner(stages.ann, stages.network.carried, (), [stages.output])
         self._whole = _reference(stages)
         self._pools = pool_sources(stages.network)
+        self._proven = proven_inputs(stages.network)
 
     def part(self, samples: Samples, part: Part) -> Behaviour:
         """Of one batch of ``samples``."""
@@ -169,6 +175,7 @@ class Observer:
             ),
             self._layers(counted, values) if layers else (),
             self._pooled(counted) if layers else (),
+            ranges_of(self._proven, feeds),
         )
 
     def _layers(self, counted: Counted, values: Mapping[str, Array]) -> tuple[LayerCounts, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from .errors import NaConvertError
-from .results import Figure, Result
+from .results import WARNING, Figure, Result
 
 SUITE = "na-convert"
 
@@ -58,6 +58,8 @@ def github(result: Result | None, error: NaConvertError | None, file: Path) -> l
     advice = _advice(result)
     if advice:
         lines.append(_command("warning", file, f"{SUITE} advice", advice))
+    warnings = [n for n in (result.notes if result else ()) if n.startswith(WARNING)]
+    lines += [_command("warning", file, SUITE, note.removeprefix(WARNING)) for note in warnings]
     if error is None:
         lines.append(_command("notice", file, SUITE, f"{len(_figures(result))} figures passed"))
     return lines

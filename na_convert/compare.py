@@ -37,6 +37,7 @@ from .diagnosis import diagnose
 from .energy import DEFAULT, Constants, estimate
 from .engines import LayerEngines, compare_engines
 from .exactness import as_ann, exactness_of
+from .input_range import proven_inputs, ranges_of
 from .layers import Layer, group_sources, in_groups, match_layers
 from .replay import Replay, replay
 from .results import Energy, Equivalence, Figure, LayerResult, Rounding
@@ -118,7 +119,7 @@ def measure(
             found = _with(found, "engines", [same_counts_figure(network, file, layers, few)])
         found = replace(found, engine_differences=sum(e.differences for e in engines))
     if not checks & {"constant-current", "end-to-end"}:
-        return found
+        return replace(found, input_ranges=ranges_of(proven_inputs(network), few))
     steps = sorted({*timesteps, network.timesteps})
     seen = observe(stages, samples, steps, lambda share: progress(0.6 + 0.4 * share), elsewhere)
     if "constant-current" in checks:
@@ -134,6 +135,7 @@ def measure(
         layer_samples=seen.layers[0].samples,
         by_class=seen.classes(network.timesteps),
         energy=_energy(stages, seen, rows(samples.feeds, 0, 1), constants),
+        input_ranges=seen.inputs,
         rounding=_rounding(stages, samples, replayed) if on_grid and replayed else None,
     )
     return replace(found, diagnosis=diagnose(found, network.neurons))

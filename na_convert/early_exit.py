@@ -7,7 +7,7 @@ that has reached the margin leaves the batch, so that its later steps are not co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,11 +32,13 @@ def run_until_decided(
     *,
     batch: int | None = None,
     threads: int = 0,
+    watch: Callable[[Mapping[str, Array]], None] = lambda feeds: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[EarlyExit, tuple[SimulatedTimestep, ...]]:
     """Each sample until its margin reaches ``margin``, at most ``timesteps`` steps.
 
-    Also the accuracy there would be with at most 1, 2, ... ``timesteps`` steps.
+    Also the accuracy there would be with at most 1, 2, ... ``timesteps`` steps. ``watch`` is shown
+    each batch.
 
     Raises UsageError where the margin is negative or the first output is no vector of classes.
     """
@@ -48,6 +50,7 @@ def run_until_decided(
     hits = np.zeros(timesteps, np.int64)
     for start in range(0, count, size):
         feeds = {name: np.asarray(v[start : start + size]) for name, v in samples.feeds.items()}
+        watch(feeds)
         found, at = _decide(stepper, feeds, simulator.outputs[0], margin, timesteps)
         stopped += np.bincount(at - 1, minlength=timesteps)
         if samples.labels is not None:

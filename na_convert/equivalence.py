@@ -19,6 +19,7 @@ from .energy import Constants
 from .errors import CheckFailed, UsageError
 from .excerpt import take_excerpt
 from .graph import all_nodes, op_counts
+from .input_range import beyond_the_proof
 from .layers import match_layers
 from .limits import Limits, baseline_figures, limit_figures
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
@@ -108,6 +109,7 @@ def check(
     ladder = equivalence.figures
     equivalence = replace(equivalence, figures=(*ladder, *limited))
     notes = [*samples.notes, *_bias_notes(network)]
+    notes += beyond_the_proof(network, equivalence.input_ranges, max(asked))
     if bisect is not None:
         stages = Stages(
             reference.ann,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -46,11 +46,13 @@ def record(
     *,
     output: Path | None = None,
     batch: int | None = None,
+    watch: Callable[[Mapping[str, Array]], None] = lambda feeds: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[tuple[SimulatedTimestep, ...], tuple[SimulatedLayer, ...], tuple[ArrayInfo, ...]]:
     """Run ``samples`` batch by batch; accuracy at each T, spike rates, and what was written.
 
-    ``output`` appears whole or not at all. One batch is in memory at a time.
+    ``output`` appears whole or not at all. One batch is in memory at a time, and ``watch`` is shown
+    it.
 
     Raises DataError where the samples do not fill the batches that the model fixes.
     """
@@ -65,6 +67,7 @@ def record(
             arrays.put("labels", samples.labels, 0, axis=0)
         for start in range(0, count, size):
             rows = {name: np.asarray(v[start : start + size]) for name, v in samples.feeds.items()}
+            watch(rows)
             run = simulator.run(rows, timesteps, batch=size)
             if fits and samples.labels is not None:
                 hits = _correct(run, simulator.outputs[0], samples.labels[start : start + size])

@@ -15,6 +15,7 @@ from .cells import file_size, flat, number, percent, plain_table, range_of, shor
 from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .results import (
+    WARNING,
     BiasCalibration,
     Figure,
     LayerResult,
@@ -36,8 +37,14 @@ def summary(result: Result, console: Console, *, verbose: bool = False) -> None:
     for line in diagnosis_lines(result.equivalence, verbose=verbose):
         console.print(Text(line))
     for note in _notes(result, verbose):
-        console.print(Text(f"note: {note}", style="dim"))
+        console.print(_note(note))
     console.print(Text(headline(result), style="bold green" if result.passed else "bold red"))
+
+
+def _note(note: str) -> Text:
+    if note.startswith(WARNING):
+        return Text(note, style="yellow")
+    return Text(f"note: {note}", style="dim")
 
 
 def _tables(result: Result, verbose: bool) -> Iterator[Table]:
@@ -116,7 +123,7 @@ def simulation(result: SimulationResult, console: Console) -> None:
         console.print(f"stopped at {listed}")
         console.print()
     for note in result.notes:
-        console.print(Text(f"note: {note}", style="dim"))
+        console.print(_note(note))
     done = f"{result.model.path}: {result.samples} samples, T = {result.timesteps}"
     written = f", {len(result.arrays)} arrays in {result.path}" if result.path else ""
     console.print(Text(done + written, style="bold"))

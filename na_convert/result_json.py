@@ -85,7 +85,7 @@ def simulation_json(result: SimulationResult) -> dict[str, Any]:
     return {
         "tool": f"na-convert {__version__}",
         "snn": _only(asdict(result.model), "path", "sha256"),
-        **_only(asdict(result), *names, "early_exit"),
+        **_finite(_only(asdict(result), *names, "early_exit", "input_ranges")),
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+WARNING = "warning: "  # begins those of a result's notes that should not be overlooked
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -120,6 +122,22 @@ class Rounding:
     agreement: float
     accuracy_before: float | None
     accuracy: float | None
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """Values of the input ``name`` beside those for which identical counts are proven.
+
+    Attributes:
+        bound: the largest absolute value that is proven; ``largest``: that of the data.
+        beyond: how many of the ``samples`` hold a larger one.
+    """
+
+    name: str
+    bound: float
+    largest: float
+    beyond: int
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -328,6 +346,7 @@ class Equivalence:
         by_class: per class label; empty without labels.
         energy: at ``timesteps``, on the samples of the layers; None: not measured.
         rounding: what weights on grids changed; None for a network that is on none.
+        input_ranges: of a network on grids, the samples beside the inputs it is proven for.
     """
 
     data: str
@@ -345,6 +364,7 @@ class Equivalence:
     energy: Energy | None = None
     diagnosis: Diagnosis | None = None
     rounding: Rounding | None = None
+    input_ranges: tuple[InputRange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -552,6 +572,7 @@ class SimulationResult:
         recorded: the layers that were asked for.
         path: of the file written, or None; `arrays` are its contents.
         early_exit: if asked for; `by_timestep` then is what at most T steps give.
+        input_ranges: of a network on grids, the samples beside the inputs it is proven for.
     """
 
     model: ModelInfo
@@ -565,6 +586,7 @@ class SimulationResult:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     early_exit: EarlyExit | None = None
+    input_ranges: tuple[InputRange, ...] = ()
 
 
 @dataclass(frozen=True)
