@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -88,11 +87,10 @@ def affine(nir: Any, rng: Any, out: int, given: int) -> Any:
     return nir.Affine(weight=on_grid(rng, out, given), bias=on_grid(rng, out))
 
 
-def neurons(nir: Any, shape: tuple[int, ...], initial: float = 0.5, layer: str = "") -> Any:
+def neurons(nir: Any, shape: tuple[int, ...], initial: float = 0.5) -> Any:
     ones = np.ones(shape, np.float32)
-    metadata: Mapping[str, Any] = {"initial_membrane": np.float32(initial)} if initial else {}
     node = nir.IF(r=ones, v_threshold=ones.copy())
-    node.metadata = {**metadata, "layer": layer} if layer else dict(metadata)
+    node.metadata = {"initial_membrane": initial} if initial else {}
     return node
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,14 @@ def test_deviations_together_are_all_named(law: Law) -> None:
     assert all(layer.unexplained == 0 for layer in found.layers)
 
 
+def test_a_deviation_that_few_neurons_show_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties are rare: the law is looked for on neurons that the law up to then does not explain."""
+    monkeypatch.setattr("na_convert.nir_readers.compare._SHOWN", 5)
+    law = Law(reset="zero", strict=True)
+    found = outcome(nir_nets.residual(), (2, 6, 6), Deviation(law))
+    assert [cause.what for cause in found.causes] == [describe(law, n) for n in law.deviations]
+
+
 def test_a_neuron_unlike_any_known_is_said_to_be_so() -> None:
     def refractory(network: Network) -> Reader:
         def run(path: Path, inputs: Any, neurons: Mapping[str, Any]) -> Recording:
@@ -160,6 +170,17 @@ def test_a_branch_that_is_lost_is_named(how: str, words: str) -> None:
     assert found.layers[2].unexplained == 0
 
 
+def test_an_edge_that_might_be_left_out_is_late_where_another_is() -> None:
+    """On a single step nothing tells the two apart; a second batch does."""
+    network = from_graph(nir_nets.residual())
+    reader = fake(network, Deviation(late=frozenset([("shortcut", "n3")])))
+    inputs = nir_nets.images((2, 6, 6))
+    for batches in ([inputs[:1], inputs], [inputs, inputs[:1]]):
+        found = compare(FILE, network, reader, reference_for(network, batches))
+        assert [c.what for c in found.causes] == ["what 'shortcut' gives 'n3' arrives a step late"]
+        assert all(layer.unexplained == 0 for layer in found.layers)
+
+
 def test_other_weights_show_as_other_currents() -> None:
     def doubled(network: Network) -> Reader:
         op: Any = network.ops["second"]
@@ -222,7 +243,7 @@ def test_batches_add_up() -> None:
 
 def test_layers_are_called_as_in_the_snn() -> None:
     graph = nir_nets.layered()
-    graph.nodes["n1"].metadata["layer"] = "/act/first"
+    graph.nodes["n1"].metadata["onnx"] = "/act/first"
     assert from_graph(graph).neurons["n1"].layer == "/act/first"
     assert from_graph(graph).neurons["n2"].layer == "n2"
 
@@ -287,8 +308,14 @@ def test_files_of_others_are_refused(change: Any, words: str) -> None:
 def test_without_the_package_nir_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "nir", None)
+    monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(UsageError, match="needs the package nir: pip install"):
+        nir_network.read(FILE)
+
+
+def test_a_package_nir_that_is_too_old_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nir", SimpleNamespace(version="1.0.4"))
+    with pytest.raises(UsageError, match=r"nir 1\.0\.4 does not read v_reset"):
         nir_network.read(FILE)
 
 

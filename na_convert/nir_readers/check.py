@@ -139,13 +139,11 @@ def shortfall(result: ReadersResult) -> CheckFailed | None:
     if not broken:
         return None
     said = [
-        f"{each.reader} {each.verdict}"
-        + (f" ({each.causes[0].what})" if each.causes else f" ({each.error})")
+        f"{each.reader} {each.verdict} ({each.causes[0].what if each.causes else each.error})"
         for each in broken
     ]
     return CheckFailed(
-        f"{result.nir}: {'; '.join(said)}",
-        remedy="docs/nir-readers.md says what helps",
+        f"{result.nir}: {'; '.join(said)}", remedy="docs/nir-readers.md says what helps"
     )
 
 
@@ -173,7 +171,7 @@ def _single_input(feeds: dict[str, Any], ann: str | Path) -> Array:
 def _on_grid(network: Network, images: Array) -> Array:
     """The input as the SNN rounds it, which a NIR graph cannot do by itself."""
     grid = float(network.metadata.get("input_grid", 0))
-    return np.floor(images / grid + 0.5) * grid if grid else images
+    return np.round(images / grid) * grid if grid else images
 
 
 def _ann_outputs(loaded: model_io.Loaded, feeds: dict[str, Any], ann: str | Path) -> Array:

@@ -9,7 +9,7 @@ that deviates in just that way does what the reader did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,10 +24,14 @@ from .readers import Reader
 from .simulate import Deviation, Edge, Recording, arriving, late, simulate
 
 Array: TypeAlias = NDArray[Any]
+How: TypeAlias = Literal["left_out", "late"]
 Verdict: TypeAlias = Literal["identical", "rounding", "deviates", "fails"]
 
 TOLERANCE = 1e-5  # of currents and outputs, relative to the largest of a layer: float32 sums
-_SHOWN = 4096  # neurons per layer on which the law is looked for
+_LONGEST = 200  # characters of what a reader raised
+_SHOWN = 2048  # neurons of a layer on which the law is looked for, and as many others
+_ROUNDS = 4
+_HOWS: tuple[How, ...] = ("left_out", "late")
 
 
 @dataclass(frozen=True)
@@ -104,20 +108,20 @@ def reference_for(network: Network, batches: Sequence[Array]) -> Reference:
 def compare(path: Path, network: Network, reader: Reader, reference: Reference) -> Comparison:
     """Run the file at ``path`` in ``reader`` and hold it against ``reference``."""
     about = (reader.name, reader.version, reader.adjustments)
-    batches = []
+    batches: list[_Batch] = []
+    neurons = _Neurons()
     try:
         for inputs in reference.inputs:
             recording = reader.run(path, inputs.astype(np.float32), network.neurons)
             batches.append(_look(network, inputs, recording))
+            neurons = neurons.beside(network, recording)
     except NaConvertError:
         raise
     except Exception as error:  # whatever a foreign simulator raises is its answer
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        return Comparison(*about, "fails", error=said)
-    law, wrong = _law_of(batches)
-    found = Deviation(law, _edges(batches, "left_out"), _edges(batches, "late"))
+        return Comparison(*about, "fails", error=_one_line(error))
+    found = Deviation(neurons.law, **_edges(batches))
     layers = _layer_figures(network, reference, batches, _repeat(network, reference, found))
-    causes = _causes(network, reference, found, wrong, batches)
+    causes = _causes(network, reference, found, neurons.wrong, batches)
     verdict: Verdict = "deviates"
     if not causes:
         verdict = "rounding" if any(layer.differ for layer in layers) else "identical"
@@ -134,9 +138,8 @@ class _Batch:
     counts: dict[str, Array]
     own: dict[str, int]
     current_errors: dict[str, float]
-    edges: dict[Edge, str]
+    edges: dict[Edge, frozenset[How]]
     strange: tuple[str, ...]
-    observed: dict[str, Observed]
     output_error: float | None
     outputs: Array | None
     returned: str | None
@@ -144,7 +147,7 @@ class _Batch:
 
 def _look(network: Network, inputs: Array, seen: Recording) -> _Batch:
     behind = _behind(network, inputs, seen)
-    own, errors, edges, observed, strange = {}, {}, dict[Edge, str](), {}, []
+    own, errors, edges, strange = {}, {}, dict[Edge, frozenset[How]](), []
     for name, op in network.neurons.items():
         expected, current = behind.currents[name], seen.currents[name]
         errors[name] = _error(current, expected)
@@ -155,10 +158,9 @@ def _look(network: Network, inputs: Array, seen: Recording) -> _Batch:
                 strange.append(name)
         ours = fire(OURS, current, op.threshold, op.initial)
         own[name] = int(np.count_nonzero(ours != seen.spikes[name]))
-        observed[name] = _observed(op.threshold, op.initial, current, seen.spikes[name], ours)
     output_error, outputs, returned = _output(network, seen.output, behind)
     return _Batch(
-        _counts(seen), own, errors, edges, tuple(strange), observed, output_error, outputs, returned
+        _counts(seen), own, errors, edges, tuple(strange), output_error, outputs, returned
     )
 
 
@@ -180,30 +182,21 @@ def _behind(network: Network, inputs: Array, seen: Recording) -> Recording:
 
 def _explain_currents(
     network: Network, name: str, current: Array, values: Mapping[str, Array]
-) -> dict[Edge, str]:
-    """Which edge into ``name``, left out or late, makes its currents those of the reader."""
+) -> dict[Edge, frozenset[How]]:
+    """The edge into ``name`` that makes its currents those of the reader, when it is left out or
+    late; both, where that comes to the same."""
     parts = arriving(network, name, values)
     total = sum(parts.values())
     for source, part in parts.items():
-        for how, instead in (("left_out", 0 * part), ("late", late(part))):
-            if _error(current, total - part + instead) <= TOLERANCE:
-                return {(source, name): how}
+        instead: dict[How, Array] = {"left_out": np.zeros_like(part), "late": late(part)}
+        hows = frozenset(
+            how
+            for how, other in instead.items()
+            if _error(current, total - part + other) <= TOLERANCE
+        )
+        if hows:
+            return {(source, name): hows}
     return {}
-
-
-def _observed(
-    threshold: Array, initial: Array, current: Array, spikes: Array, ours: Array
-) -> Observed:
-    """Some of the neurons, those that differ from ours first."""
-    steps, flat = len(current), current.reshape(len(current), -1)
-    fired, shape = spikes.reshape(steps, -1), current.shape[1:]
-    differs = (fired != ours.reshape(steps, -1)).any(axis=0)
-    order = np.argsort(~differs, kind="stable")
-    half = _SHOWN // 2
-    rest = np.linspace(0, len(order) - 1, min(half, len(order)), dtype=int)
-    chosen = np.unique(np.concatenate([order[:half], rest]))
-    per_neuron = [np.broadcast_to(p, shape).reshape(-1)[chosen] for p in (threshold, initial)]
-    return Observed(flat[:, chosen], fired[:, chosen], *per_neuron)
 
 
 def _output(
@@ -220,21 +213,72 @@ def _output(
     return None, None, ""
 
 
+# --- its neurons ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Neurons:
+    """The law of the neurons seen so far, and ``wrong``, how many of the spikes of those in
+    ``observed`` it does not have."""
+
+    law: Law = OURS
+    wrong: int = 0
+    observed: tuple[Observed, ...] = ()
+
+    def beside(self, network: Network, seen: Recording) -> _Neurons:
+        """The law of these and of the neurons in ``seen``, looked for on those that the law up to
+        now does not explain, until it explains all or there is no other."""
+        found = self
+        for _ in range(_ROUNDS):
+            more = tuple(_unexplained(network, seen, found.law))
+            if not more:
+                break
+            observed = (*found.observed, *more)
+            law, wrong = identify(observed)
+            stuck = law == found.law
+            found = _Neurons(law, wrong, observed)
+            if stuck:
+                break
+        return found
+
+
+def _unexplained(network: Network, seen: Recording, law: Law) -> Iterator[Observed]:
+    """Neurons of each layer that do not fire as ``law`` says, and as many others."""
+    for name, op in network.neurons.items():
+        currents, spikes = seen.currents[name], seen.spikes[name]
+        differs = (fire(law, currents, op.threshold, op.initial) != spikes).any(axis=0).reshape(-1)
+        if not differs.any():
+            continue
+        others = np.flatnonzero(~differs)
+        spread = np.linspace(0, len(others) - 1, min(_SHOWN, len(others)), dtype=int)
+        chosen = np.concatenate([np.flatnonzero(differs)[:_SHOWN], others[spread]])
+        flat = [each.reshape(len(each), -1)[:, chosen] for each in (currents, spikes)]
+        shape = currents.shape[1:]
+        per_neuron = [
+            np.broadcast_to(value, shape).reshape(-1)[chosen]
+            for value in (op.threshold, op.initial)
+        ]
+        yield Observed(*flat, *per_neuron)
+
+
 # --- all batches ----------------------------------------------------------------------------------
 
 
-def _law_of(batches: Sequence[_Batch]) -> tuple[Law, int]:
-    """The law of all layers, and how many spikes it leaves unexplained."""
-    chosen: tuple[Law, int] = (OURS, 0)
+def _edges(batches: Sequence[_Batch]) -> dict[How, frozenset[Edge]]:
+    """What became of each edge on every batch; where it could be either, what became of others."""
+    possible: dict[Edge, frozenset[How]] = {}
     for batch in batches:
-        if any(batch.own.values()):
-            chosen = identify(batch.observed)
-            break
-    return chosen
-
-
-def _edges(batches: Sequence[_Batch], how: str) -> frozenset[Edge]:
-    return frozenset(edge for batch in batches for edge, what in batch.edges.items() if what == how)
+        for edge, hows in batch.edges.items():
+            possible[edge] = possible.get(edge, hows) & hows
+    certain = {next(iter(hows)) for hows in possible.values() if len(hows) == 1}
+    usual: How = "late" if certain == {"late"} else "left_out"
+    found: dict[How, frozenset[Edge]] = {}
+    for how in _HOWS:
+        found[how] = frozenset(
+            edge for edge, hows in possible.items()
+            if how in hows and (len(hows) == 1 or how == usual)
+        )  # fmt: skip
+    return found
 
 
 def _repeat(network: Network, reference: Reference, found: Deviation) -> list[dict[str, Array]]:
@@ -292,7 +336,7 @@ def _causes(
         for name in found.law.deviations
     ]
     if wrong:
-        text = f"a neuron that is none of those known here: {wrong} spikes remain unexplained"
+        text = f"a neuron that is none of those known here: it has {wrong} spikes of its own"
         causes.append(Cause(text, None, 0))
     for edge in sorted(found.left_out):
         text = f"what {edge[0]!r} gives {edge[1]!r} is left out"
@@ -316,6 +360,12 @@ def _outputs(batches: Sequence[_Batch]) -> tuple[float | None, Array | None]:
     if len(parts) < len(batches):
         return None, None
     return max(errors), np.concatenate(parts)
+
+
+def _one_line(error: Exception) -> str:
+    """What was raised, up to the lists of overloads that torch prints."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
 
 
 # --- counts and errors ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations, product
 from typing import Any, Literal, TypeAlias
@@ -140,13 +140,13 @@ class Observed:
     initial: Array
 
 
-def identify(layers: Mapping[str, Observed]) -> tuple[Law, int]:
+def identify(layers: Sequence[Observed]) -> tuple[Law, int]:
     """The law with the fewest deviations that has all these spikes, and how many it has not (0);
     if there is none, the law that comes nearest."""
     best, least = OURS, -1
     for law in candidates():
         wrong = 0
-        for seen in layers.values():
+        for seen in layers:
             found = fire(law, seen.currents, seen.threshold, seen.initial)
             wrong += int(np.count_nonzero(found != seen.spikes))
             if 0 <= least <= wrong:

@@ -6,6 +6,7 @@ one Output, Conv1d, Conv2d, Affine, Linear, SumPool2d, AvgPool2d, Flatten and IF
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -19,6 +20,7 @@ from ..errors import ModelError, UsageError
 
 Array: TypeAlias = NDArray[Any]
 
+_OLDEST = (1, 0, 6)
 _REMEDY = "only files of `na-convert export` are read here"
 
 
@@ -64,8 +66,8 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Neurons:
-    """Integrate-and-fire neurons; ``threshold`` and ``initial`` (the membrane before the first
-    step) broadcast against the layer, ``layer`` is its name in the SNN."""
+    """Integrate-and-fire neurons; ``threshold`` has the layer's shape, ``initial`` (the membrane
+    before the first step) broadcasts against it, ``layer`` is the layer's name in the SNN."""
 
     threshold: Array
     initial: Array
@@ -143,6 +145,11 @@ def _package() -> Any:
         raise UsageError(
             "reading NIR needs the package nir", remedy="pip install 'na-convert[nir]'"
         ) from None
+    if tuple(int(part) for part in re.findall(r"\d+", nir.version)[:3]) < _OLDEST:
+        raise UsageError(
+            f"nir {nir.version} does not read v_reset, which every newer file has",
+            remedy="pip install 'nir>=1.0.6'",
+        )
     return nir
 
 
@@ -183,8 +190,8 @@ def _neurons(name: str, node: Any, where: str) -> Neurons:
         raise ModelError(f"{where}: {name!r} has r other than 1", node=name, remedy=_REMEDY)
     metadata = dict(getattr(node, "metadata", None) or {})
     threshold = np.asarray(node.v_threshold)
-    initial = np.asarray(metadata.get("initial_membrane", 0.0), threshold.dtype)
-    return Neurons(threshold, initial, str(metadata.get("layer", name)))
+    share = np.asarray(metadata.get("initial_membrane", 0.0), threshold.dtype)
+    return Neurons(threshold, share * threshold, str(metadata.get("onnx", name)))
 
 
 def _sizes(value: Any, axes: int) -> tuple[int, ...]:

@@ -121,7 +121,7 @@ def _layers(each: Comparison) -> Table:
 def _explanation(each: Comparison) -> list[str]:
     name = f"{each.reader} {each.version}"
     if each.verdict == "fails":
-        return [f"{name}: cannot run the file: {shorten_end(each.error or '', 240)}"]
+        return [f"{name}: cannot run the file: {each.error}"]
     if each.verdict == "identical":
         said = f" with {'; '.join(each.adjustments)}" if each.adjustments else ""
         return [f"{name}: all counts and outputs are ours{said}"]
@@ -135,8 +135,3 @@ def _explanation(each: Comparison) -> list[str]:
 
 def _alone(count: int) -> str:
     return f" (alone: {count:,} counts differ)" if count else ""
-
-
-def shorten_end(text: str, width: int) -> str:
-    """The beginning of a long text."""
-    return text if len(text) <= width else text[: width - 1] + "…"
