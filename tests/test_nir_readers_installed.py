@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from na_convert import cli
 from na_convert.nir_readers import network as nir_network
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
 from na_convert.nir_readers.simulate import simulate
 
-from . import nir_nets
+from . import build, nir_nets
+from .test_report import validate
 
 pytestmark = [pytest.mark.readers, pytest.mark.filterwarnings("ignore")]
 
@@ -165,3 +169,55 @@ def test_a_file_that_is_no_nir_is_said_to_be_so(content: bytes, tmp_path: Path) 
     path.write_bytes(content)
     with pytest.raises(Exception, match=r"net\.nir: not a NIR file that can be read"):
         nir_network.read(path)
+
+
+# --- from ONNX ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an ANN, its NIR file by way of an exact SNN, and samples."""
+    need("nir", "nirtorch", "torch", *readers.NAMES)
+    onnx.save(build.low_bit_ann(), tmp_path / "ann.onnx")
+    np.savez(tmp_path / "data.npz", x=build.images(4))
+    monkeypatch.chdir(tmp_path)
+    assert (
+        cli._run(["ann.onnx", "-o", "snn.onnx", "--exact", "-T", "4", "-q", "--data", "data.npz"])
+        == 0
+    )
+    assert cli._run(["export", "snn.onnx", "-o", "net.nir", "-q", "--data", "data.npz"]) == 0
+    return tmp_path
+
+
+def test_counts_are_ours_from_onnx_to_three_simulators(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = "sinabs:adjusted,snntorch:adjusted,spikingjelly:adjusted"
+    line = f"check ann.onnx net.nir --data data.npz --reader {names} --json"
+    assert cli._run(line.split()) == 0
+    found = json.loads(capsys.readouterr().out)
+    validate(found, "check_nir")
+    assert [each["verdict"] for each in found["readers"]] == ["identical"] * 3
+    assert sum(layer["spikes"] for layer in found["readers"][0]["layers"]) > 100
+    assert found["reference"]["agreement"] == found["readers"][0]["agreement"]
+
+
+def test_without_a_name_every_reader_is_checked_as_it_is(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli._run(["check", "ann.onnx", "net.nir", "--data", "data.npz", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [each["reader"] for each in found["readers"]] == list(readers.NAMES)
+    assert {each["verdict"] for each in found["readers"]} == {"deviates", "fails"}
+    for each in found["readers"]:
+        assert sum(layer["unexplained"] for layer in each["layers"]) == 0
+
+
+def test_with_the_membrane_in_the_biases_there_is_nothing_to_set(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = "export snn.onnx -o net.nir -q --data data.npz --initial-membrane bias"
+    assert cli._run(export.split()) == 0
+    assert not any(op.initial.any() for op in nir_network.read(Path("net.nir")).neurons.values())
+    line = "check ann.onnx net.nir --data data.npz --reader spikingjelly:adjusted"
+    assert cli._run(line.split()) == 0
