@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from na_convert.passes import quantise_weights, tie_shortcuts
 
 from na_convert import model_io, pipeline
 from na_convert.data import InputSpec, random_data
-from na_convert.forms import INT8_FORMS
+from na_convert.forms import INT8_FORMS, int8_step
 from na_convert.runtime import session
 
 
@@ -71,13 +72,30 @@ def sessions(path: Path, timesteps: int) -> dict[str, Callable[..., object]]:
     options = pipeline.Options(timesteps=timesteps)
     snn = pipeline.convert(model_io.load(path), feeds, options, check=False).snn
     assert snn is not None
-    made = {"ann": session(ann, threads=1)}
+    made = {"ann": session(ann, threads=1).run}
     networks = {"": snn, ", tied": tie_shortcuts.tie_shortcuts(snn).network}
     for suffix, network in networks.items():
         integer = quantise_weights.run(network, timesteps).network
         for form in INT8_FORMS.values():
-            made[form.name + suffix] = session(form.parts(integer).whole(), threads=1)
-    return {name: each.run for name, each in made.items()}
+            runner = session(form.parts(integer).whole(), threads=1)
+            stepped = form.name == int8_step.FORM
+            made[form.name + suffix] = in_steps(runner, timesteps) if stepped else runner.run
+    return made
+
+
+def in_steps(
+    runner: onnxruntime.InferenceSession, timesteps: int
+) -> Callable[[object, dict[str, np.ndarray]], None]:
+    """A step file for all its steps, its state handed on as a user would."""
+    names = [o.name for o in runner.get_outputs()]
+
+    def run(_: object, feeds: dict[str, np.ndarray]) -> None:
+        state: dict[str, np.ndarray] = {}
+        for _step in range(timesteps):
+            found = dict(zip(names, runner.run(names, {**feeds, **state}), strict=True))
+            state = {n.removesuffix("_next"): found[n] for n in names if n.endswith("_next")}
+
+    return run
 
 
 def interleaved(

@@ -28,9 +28,21 @@ Array: TypeAlias = NDArray[Any]
 def view(network: IntegerNetwork) -> Snn:
     """The `Snn` that ``network`` is, weights and thresholds as they became."""
     graph = network.snn.graph.copy()
+    leave_time(graph)
     _View(graph, network).build()
     graph.cleanup().toposort()
     return replace(network.snn, graph=graph, timesteps=network.timesteps)
+
+
+def leave_time(graph: gs.Graph) -> None:
+    """What is left of the float network lies before the neurons or behind them, on means: Encode
+    and Decode there are identities, and a max-pool is one of means."""
+    for node in graph.nodes:
+        if g.is_ours(node, "Encode", "Decode"):
+            node.op, node.domain, node.attrs = "Identity", None, {}
+        elif g.is_ours(node, "MaxPoolCounts"):
+            pool = {name: value for name, value in node.attrs.items() if name != "unit"}
+            node.op, node.domain, node.attrs = "MaxPool", None, pool
 
 
 def worth(layer: Layer, neuron: Neuron) -> Array:

@@ -1,10 +1,12 @@
 """Operators that move counts about, read by `count_sums`: Concat, Slice, Reshape and the like.
 
-What is moved are counts again, and each keeps what it is worth.
+What is moved are counts again, and each keeps what it is worth. Of sums, Concat and a flattened
+pixel are sums again (`compose_terms`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ import onnx_graphsurgeon as gs
 from na_convert.graph import is_constant, is_missing
 from na_convert.integer import Move
 
-from .count_values import Counts, NoIntegerForm, Value, by_channel
+from .compose_terms import as_dense, beside
+from .count_values import Counts, NoIntegerForm, Sum, Term, Value, as_sum, by_channel
 
 if TYPE_CHECKING:
     from .count_sums import Reader
@@ -25,21 +28,60 @@ def read_identity(reader: Reader, node: gs.Node) -> list[Value]:
 
 
 def read_concat(reader: Reader, node: gs.Node) -> list[Value]:
-    sources = [reader.counts(t) for t in node.inputs]
-    rank = len(sources[0].shape) + 1
+    rank = reader.rank(node)
     if int(node.attrs["axis"]) % rank != 1:
         raise NoIntegerForm("joins counts along another axis than the channels")
+    values = [reader.value(t) for t in node.inputs]
+    if any(isinstance(value, Sum) for value in values):
+        return [_joined_sums(reader, node, values)]
+    sources = [reader.counts(t) for t in node.inputs]
     name = node.outputs[0].name
     move = Move(name, "Concat", tuple(c.name for c in sources), {"axis": 1})
     return [reader.moved(name, move, sources)]
 
 
+def _joined_sums(reader: Reader, node: gs.Node, values: Sequence[Value]) -> Sum:
+    shapes = [reader.shape(t) for t in node.inputs]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
+        raise NoIntegerForm("joins currents of unknown size", "export with static image sizes")
+    return beside([as_sum(value) for value in values], known)
+
+
 def read_reshape(reader: Reader, node: gs.Node) -> list[Value]:
+    value, before = reader.value(node.inputs[0]), reader.shape(node.inputs[0])
+    if isinstance(value, Sum) and before is not None and before.count(1) >= len(before) - 1:
+        shape = _reshaped(node, before)
+        if shape == before[:1]:
+            return [flattened(reader, node.outputs[0].name, value, shape)]
     source = reader.counts(node.inputs[0])
     shape = _reshaped(node, source.shape)
     name = node.outputs[0].name
     target = np.asarray([-1, *shape], np.int64)
     return [reader.moved(name, Move(name, "Reshape", (source.name,), {}, (target,)), [source])]
+
+
+def flattened(reader: Reader, name: str, value: Sum, shape: tuple[int, ...]) -> Sum:
+    """A sum of one pixel per channel [C, 1, ...] as a vector ``shape`` = [C]: dense layers."""
+    if value.pool is not None or value.analogs:
+        raise NoIntegerForm("flattens a maximum of currents, or a sum with an analog one")
+    terms = []
+    for index, term in enumerate(value.terms):
+        source = term.source
+        if term.window is None:
+            terms.append(term)
+            continue
+        output, target = f"{name}_flat{index}", np.asarray([-1, int(np.prod(source.shape))])
+        move = Move(output, "Reshape", (source.name,), {}, (target.astype(np.int64),))
+        terms.append(Term(reader.moved(output, move, [source]), as_dense(term), None))
+    identities = []
+    for index, (counts, gain) in enumerate(value.identities):
+        output, target = f"{name}_pixel{index}", np.asarray([-1, *shape], np.int64)
+        move = Move(output, "Reshape", (counts.name,), {}, (target,))
+        worth = np.broadcast_to(gain, counts.shape).reshape(shape)
+        identities.append((reader.moved(output, move, [counts]), worth))
+    bias = np.broadcast_to(value.bias, (*shape, *[1] * (np.ndim(value.bias) - 1))).reshape(shape)
+    return Sum(tuple(terms), tuple(identities), (), bias)
 
 
 def _reshaped(node: gs.Node, shape: tuple[int, ...]) -> tuple[int, ...]:

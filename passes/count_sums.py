@@ -8,14 +8,17 @@ real numbers (float64); `quantise_weights` makes integers of them. Cases:
   DepthToSpace, SpaceToDepth, Identity of counts: counts again, moved; each keeps what it is worth;
 * MaxPool of counts that are worth the same, or of a sum in front of a neuron;
 * AveragePool, GlobalAveragePool and ReduceMean over the image of counts: their sums, worth
-  ``1 / k^2`` as much;
+  ``1 / k^2`` as much; where a uint8 does not hold them, a sum of weights 1 / k^2;
 * Mul, Div, Neg by constants per channel: worth more or less, of a sum as well;
-* Conv, Gemm, MatMul of counts with constant weights: a sum; Add and Sub of sums and counts: a sum;
+* Conv, ConvTranspose, Gemm, MatMul of counts with constant weights: a sum; Add and Sub of sums and
+  counts: a sum;
+* these, averages, Concat and a flattened pixel, of sums with no neurons in between: a sum again, of
+  other weights (`compose_terms`);
 * Add of a constant per channel: an offset, part of the next layer's bias; behind a padding of zeros
   it is a map, not a bias;
 * an Encode'd tensor: an analog current.
 
-Anything else is refused by name: two linear operators in a row, sums over more than 255 spikes.
+Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -28,16 +31,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from na_convert import kernels
-from na_convert.graph import is_constant, is_missing, is_ours, is_standard, label
-from na_convert.integer import Move, Window
+from na_convert.graph import is_constant, is_ours, is_standard, label
+from na_convert.integer import Move
 from na_convert.integer import move as apply
 from na_convert.results import Refusal
 from na_convert.shapes import of_one_step
 from na_convert.snn import Snn, neuron_nodes, parameters
 
 from .count_moves import (
-    constant_ints,
     read_blocks,
     read_concat,
     read_gather,
@@ -50,21 +51,18 @@ from .count_moves import (
 )
 from .count_values import (
     FOLDED,
-    MOST,
     Counts,
     NoIntegerForm,
     Sum,
-    Term,
     Value,
     as_sum,
     by_channel,
-    channels_of,
-    channels_or_refuse,
     narrowed,
     plus,
     scaled,
     whole,
 )
+from .count_weights import read_average, read_conv, read_dense, read_transposed
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -150,6 +148,14 @@ class Reader:
             raise NoIntegerForm("its number of axes is not known", "export with static image sizes")
         return len(size) + 1
 
+    def shape(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
+        """Of one sample; None where it is not known."""
+        value = self.values.get(tensor.name)
+        if isinstance(value, Counts):
+            return value.shape
+        size = self.sizes.get(tensor.name)
+        return None if size is None or None in size else tuple(n for n in size if n is not None)
+
     def counts(self, tensor: gs.Tensor) -> Counts:
         value = self.value(tensor)
         if isinstance(value, Sum):
@@ -187,59 +193,6 @@ def _max_pool(reader: Reader, node: gs.Node) -> list[Value]:
     reader.order.append(move)
     shape = apply(move, [np.zeros((1, *value.shape), np.uint8)]).shape[1:]
     return [Counts(name, shape, value.scale, value.offset, value.most)]
-
-
-def _average_pool(reader: Reader, node: gs.Node) -> list[Value]:
-    source = reader.counts(node.inputs[0])
-    kernel, strides, pads = _average_window(node, source.shape)
-    counted = any(pads) and not int(node.attrs.get("count_include_pad", 0))
-    if counted or int(node.attrs.get("ceil_mode", 0)):
-        raise NoIntegerForm("averages over windows of unlike size (its padding does not count)")
-    if any(pads) and np.any(source.offset):
-        raise NoIntegerForm("pads activations whose lowest level is not zero")
-    size = int(np.prod(kernel))
-    if source.most * size > MOST:
-        raise NoIntegerForm(
-            f"adds up {size} counts of up to {source.most}, which a uint8 does not hold",
-            f"take T up to {reader.timesteps * MOST // (source.most * size)}, or {FOLDED}",
-        )
-    if by_channel(source.scale, source.shape) is None:
-        raise NoIntegerForm("averages spikes that are not worth the same")
-    name = node.outputs[0].name
-    attributes = {"kernel_shape": kernel, "strides": strides, "pads": pads}
-    move = Move(name, "SumPool", (source.name,), attributes)
-    reader.order.append(move)
-    shape = apply(move, [np.zeros((1, *source.shape), np.uint8)]).shape[1:]
-    if node.op == "ReduceMean" and not int(node.attrs.get("keepdims", 1)):
-        reader.order[-1] = replace(move, output=f"{name}_sum")
-        target = np.asarray([-1, *shape[:1]], np.int64)
-        reader.order.append(Move(name, "Reshape", (f"{name}_sum",), {}, (target,)))
-        channels = np.zeros(shape[:1])
-        scale = channels_of(source.scale, source.shape) / size + channels
-        offset = channels_of(source.offset, source.shape) + channels
-        return [Counts(name, shape[:1], scale, offset, source.most * size)]
-    return [Counts(name, shape, source.scale / size, source.offset, source.most * size)]
-
-
-def _average_window(
-    node: gs.Node, shape: tuple[int, ...]
-) -> tuple[list[int], list[int], list[int]]:
-    space = list(shape[1:])
-    if node.op == "AveragePool":
-        kernel = [int(k) for k in node.attrs["kernel_shape"]]
-        rank = len(kernel)
-        if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            raise NoIntegerForm("auto_pad depends on the image size", "export with explicit pads")
-        if any(int(d) != 1 for d in node.attrs.get("dilations") or []):
-            raise NoIntegerForm("averages with dilations")
-        strides = [int(s) for s in node.attrs.get("strides") or [1] * rank]
-        return kernel, strides, [int(p) for p in node.attrs.get("pads") or [0] * 2 * rank]
-    if node.op == "ReduceMean":
-        axes = constant_ints(node, 1, "axes")
-        rank = len(shape) + 1
-        if sorted(a % rank for a in axes) != list(range(2, rank)):
-            raise NoIntegerForm("averages over something other than the whole image")
-    return space, [1] * len(space), [0] * 2 * len(space)
 
 
 # --- arithmetic -----------------------------------------------------------------------------------
@@ -294,94 +247,27 @@ def _of_one_sample(tensor: gs.Tensor, rank: int) -> Array:
     return np.asarray(values[0])
 
 
-# --- weights --------------------------------------------------------------------------------------
-
-
-def _conv(reader: Reader, node: gs.Node) -> list[Value]:
-    source = reader.counts(node.inputs[0])
-    weight = _weight(node)
-    rank = weight.ndim - 2
-    kernel = weight.shape[2:]
-    strides = tuple(int(s) for s in node.attrs.get("strides") or [1] * rank)
-    dilations = tuple(int(d) for d in node.attrs.get("dilations") or [1] * rank)
-    pairs = kernels._pads(node, source.shape[1:], kernel, strides, dilations)
-    pads = (*(a for a, _ in pairs), *(b for _, b in pairs))
-    group = int(node.attrs.get("group", 1))
-    window = Window(strides, pads, dilations, group)
-    scale = channels_or_refuse(source, "convolves")
-    per_group = scale.reshape(group, 1, weight.shape[1], *[1] * rank)
-    grouped = weight.reshape(group, -1, *weight.shape[1:]) * per_group
-    term = Term(source, grouped.reshape(weight.shape), window)
-    bias = _bias(node).reshape(-1, *[1] * rank) + _offset_answer(source, weight, window)
-    return [Sum(terms=(term,), bias=bias)]
-
-
-def _offset_answer(source: Counts, weight: Array, window: Window) -> Array:
-    """What the convolution makes of an offset: a number per channel, a map behind zero padding."""
-    rank = weight.ndim - 2
-    if not np.any(source.offset):
-        return np.zeros((weight.shape[0], *[1] * rank))
-    offset = whole(source.offset, source.shape)
-    node = gs.Node("Conv", attrs=window.attributes())
-    answer = kernels.conv(node, [offset, weight], np.dtype(np.float64))[0]
-    vector = answer.reshape(len(answer), -1)
-    if not any(window.pads) and np.ptp(vector, axis=1).max() <= 1e-12 * np.abs(vector).max():
-        return np.asarray(vector[:, :1].reshape(-1, *[1] * rank))
-    return np.asarray(answer)
-
-
-def _dense(reader: Reader, node: gs.Node) -> list[Value]:
-    source = reader.counts(node.inputs[0])
-    weight = _weight(node)
-    if len(source.shape) != 1 or weight.ndim != 2:
-        raise NoIntegerForm("multiplies a stack of matrices")
-    if node.op == "Gemm":
-        if int(node.attrs.get("transA", 0)):
-            raise NoIntegerForm("multiplies the transposed counts")
-        weight = weight if int(node.attrs.get("transB", 0)) else weight.T
-        weight = weight * float(node.attrs.get("alpha", 1.0))
-        bias = _bias(node) * float(node.attrs.get("beta", 1.0))
-    else:
-        weight, bias = weight.T, np.zeros(1)
-    offset = np.broadcast_to(source.offset, source.shape)
-    scale = np.broadcast_to(source.scale, source.shape)
-    return [Sum(terms=(Term(source, weight * scale, None),), bias=bias + weight @ offset)]
-
-
-def _weight(node: gs.Node) -> Array:
-    if not is_constant(node.inputs[1]):
-        raise NoIntegerForm("its weights are computed in the graph")
-    return np.asarray(node.inputs[1].values, np.float64)
-
-
-def _bias(node: gs.Node) -> Array:
-    if len(node.inputs) < 3 or is_missing(node.inputs[2]):
-        return np.zeros(1)
-    if not is_constant(node.inputs[2]):
-        raise NoIntegerForm("its bias is computed in the graph")
-    return np.asarray(node.inputs[2].values, np.float64).ravel()
-
-
 Rule: TypeAlias = Callable[[Reader, gs.Node], Sequence[Any]]
 
 _MAX_POOL: Rule = _max_pool
 _RULES: dict[str, Rule] = {
     "Add": _add,
-    "AveragePool": _average_pool,
+    "AveragePool": read_average,
     "Concat": read_concat,
-    "Conv": _conv,
+    "Conv": read_conv,
+    "ConvTranspose": read_transposed,
     "DepthToSpace": read_blocks,
     "Div": _mul,
     "Flatten": read_reshape,
     "Gather": read_gather,
-    "Gemm": _dense,
-    "GlobalAveragePool": _average_pool,
+    "Gemm": read_dense,
+    "GlobalAveragePool": read_average,
     "Identity": read_identity,
-    "MatMul": _dense,
+    "MatMul": read_dense,
     "Mul": _mul,
     "Neg": _mul,
     "Pad": read_pad,
-    "ReduceMean": _average_pool,
+    "ReduceMean": read_average,
     "Reshape": read_reshape,
     "Slice": read_slice,
     "SpaceToDepth": read_blocks,

@@ -6,6 +6,7 @@ input and any T up to the one given (`integer_bounds`), or refuses by node name.
 * constant current into the first neurons: rounded once, in units of threshold / 8191;
 * one convolution or dense layer: int8 weights, scale per output channel (`weight_scales`);
 * a second convolution (downsampling shortcut): joined with the first (`join_terms`);
+* linear operators in a row: one, of the product of their weights (`compose_terms`);
 * an identity shortcut: a whole number of counts, at a resolution that uint8 holds
   (`shortcut_ratio`); 1 where the thresholds along it are tied (`tie_shortcuts`); what is left over
   through the convolution, as further input channels, where that is larger than 1x1;

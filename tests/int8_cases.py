@@ -157,6 +157,102 @@ CASES: dict[str, tuple[str, dict]] = {
         {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w4": (6, 4, 1, 1), "wy": (5, 6),
          "other": 0.3, "wide": 0.8},
     ),
+    "linear bottleneck": (
+        _body(
+            "p2 = Conv (a1, w2, b2)\ne3 = Conv (p2, w3, b3)\n" + build.stair("e3", "a3")
+            + "d4 = Conv <pads: ints = [1,1,1,1], group: int = 8> (a3, w4)\n"
+            + build.stair("d4", "a4", step="other") + "p5 = Conv (a4, w5)\ns = Add (p5, p2)\n"
+            + "e6 = Conv (s, w6)\n" + build.stair("e6", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (3, 4, 1, 1), "b2": (3,), "w3": (8, 3, 1, 1), "b3": (8,),
+         "w4": (8, 1, 3, 3), "w5": (3, 8, 1, 1), "w6": (6, 3, 1, 1), "wy": (5, 6), "other": 0.3},
+    ),
+    "convolution behind a depthwise one": (
+        _body(
+            "d2 = Conv <pads: ints = [1,1,1,1], strides: ints = [2,2], group: int = 4> (a1, w2)\n"
+            + "c2 = Conv (d2, w3, b3)\n" + build.stair("c2", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 1, 3, 3), "w3": (6, 4, 1, 1), "b3": (6,), "wy": (5, 6)},
+    ),
+    "depthwise behind a convolution": (
+        _body(
+            "c2 = Conv (a1, w2)\n"
+            + "d2 = Conv <pads: ints = [2,2,2,2], dilations: ints = [2,2], group: int = 6> "
+            + "(c2, w3)\n"
+            + build.stair("d2", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 1, 1), "w3": (6, 1, 3, 3), "wy": (5, 6)},
+    ),
+    "bias in front of padding": (
+        _body(
+            "c2 = Conv (a1, w2, b2)\n" + f"c3 = Conv {_PAD} (c2, w3)\n"
+            + build.stair("c3", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (3, 4, 1, 1), "b2": (3,), "w3": (6, 3, 3, 3), "wy": (5, 6)},
+    ),
+    "two large kernels": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n"
+            + "c3 = Conv <strides: ints = [2,2], group: int = 2> (c2, w3)\n"
+            + build.stair("c3", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "w3": (6, 3, 2, 2), "wy": (5, 6)},
+    ),
+    "average behind a convolution": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2)\n"
+            + "p = AveragePool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (c2)\n"
+            + build.stair("p", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "wy": (5, 6)},
+    ),
+    "average of too many counts": (
+        _FIRST + "m2 = ReduceMean <axes: ints = [2,3], keepdims: int = 0> (a1)\n"
+        + build.stair("m2", "a2", step="mid")
+        + "g3 = GlobalAveragePool (a1)\nr3 = Squeeze (g3, spatial)\nh3 = MatMul (r3, w3)\n"
+        + build.stair("h3", "a3", step="small")
+        + "j = Concat <axis: int = 1> (a2, a3)\ny = Gemm <transB: int = 1> (j, wy)",
+        {"w1": (4, 3, 3, 3), "w3": (4, 6), "wy": (5, 10), "small": 0.05, "mid": 0.25,
+         "spatial": np.array([2, 3], np.int64)},
+    ),
+    "two dense layers": (
+        _FIRST + "flat = Flatten (a1)\ng = Gemm <transB: int = 1> (flat, w2, b2)\n"
+        + "h = MatMul (g, w3)\nk = Add (h, b3)\n" + build.stair("k", "a3", step="small")
+        + "y = Gemm <transB: int = 1> (a3, wy)",
+        {"w1": (4, 3, 3, 3), "w2": (7, 256), "b2": (7,), "w3": (7, 9), "b3": (9,), "wy": (5, 9),
+         "small": 0.1},
+    ),
+    "currents side by side": (
+        _body(
+            f"c2 = Conv {_PAD} (a1, w2, b2)\ncat = Concat <axis: int = 1> (c2, a1)\n"
+            + build.stair("cat", "a2") + f"c3 = Conv {_PAD} (a2, w3)\n"
+            + "more = Concat <axis: int = 1> (cat, c3)\n" + build.stair("more", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (3, 4, 3, 3), "b2": (3,), "w3": (2, 7, 3, 3), "wy": (5, 9)},
+    ),
+    "transposed convolution": (
+        _body(
+            "c2 = ConvTranspose <kernel_shape: ints = [3,2], strides: ints = [2,2], "
+            + "pads: ints = [1,0,0,1], output_padding: ints = [1,0], group: int = 2> (a1, w2, b2)\n"
+            + build.stair("c2", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 3, 3, 2), "b2": (6,), "wy": (5, 6)},
+    ),
+    "transposed convolution, cropped": (
+        _body(
+            "c2 = ConvTranspose <kernel_shape: ints = [2,2], strides: ints = [3,1], "
+            + "pads: ints = [2,1,3,1], dilations: ints = [1,2]> (a1, w2)\n"
+            + build.stair("c2", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 6, 2, 2), "wy": (5, 6)},
+    ),
+    "a sum that is read out": (
+        _FIRST + "c2 = Conv (a1, w2, b2)\n" + build.stair("c2", "a2") + "p3 = Conv (a2, w3)\n"
+        + "e4 = Conv (p3, w4)\n" + build.stair("e4", "a4") + "p5 = Conv (a4, w5)\n"
+        + "last = Add (p3, p5)\n" + _END,
+        {"w1": (4, 3, 3, 3), "w2": (4, 4, 1, 1), "b2": (4,), "w3": (3, 4, 1, 1),
+         "w4": (8, 3, 1, 1), "w5": (3, 8, 1, 1), "wy": (5, 3)},
+    ),
 }  # fmt: skip
 for _name in ("offset without padding", "offset behind padding"):
     _text, _weights = CASES[_name]

@@ -53,3 +53,21 @@ def test_counts_without_weights_and_with_a_bias(files: Path, tie: str, tmp_path:
 def test_other_float_types_have_no_int8_form(files: Path, name: str, tmp_path: Path) -> None:
     with pytest.raises(NotConvertible, match=r"computes in float\d\d; for int8"):
         converted(files, name, tmp_path, weights="int8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "relu6_mobilev2_legacy",  # linear bottlenecks, the last one read out
+        "fastsnn_ae_dynamo",  # ConvTranspose
+        "ortq_qdq_u8_resnet_asym",  # a mean over more counts than a uint8 holds
+    ],
+)
+def test_linear_operators_in_a_row_in_integers(files: Path, name: str, tmp_path: Path) -> None:
+    assert converted(files, name, tmp_path, weights="int8", tie_shortcuts="never").passed
+
+
+def test_an_analog_current_beside_others_has_no_int8_form(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotConvertible) as raised:
+        converted(files, "lsqfunc_dense_legacy", tmp_path, weights="int8")
+    assert "holds an analog one" in raised.value.refused[0].reason

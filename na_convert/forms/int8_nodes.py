@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import graph as g
 from ..integer import IntegerNetwork, Layer, Move, Product
-from ..integer_view import channels_of
+from ..integer_view import channels_of, leave_time
 
 Tensors: TypeAlias = dict[str, gs.Tensor]
 Array: TypeAlias = NDArray[Any]
@@ -187,6 +187,7 @@ class StepBuilder:
 
     def read_out(self, counts: Mapping[str, gs.Tensor], timesteps: gs.Tensor) -> None:
         """Let the readout's tensors be means of ``counts``; what made them is cut off."""
+        leave_time(self.graph)
         for mean in self.network.means:
             output = self._tensors[mean.output]
             output.inputs.clear()
