@@ -12,4 +12,4 @@ AC_PJ = 0.9
 MARGIN = 0.01  # fractions; a relative change of energy
 
 NIR_TARGETS = ("generic", "sinabs", "norse", "snntorch", "spikingjelly", "lava", "spinnaker2")
-MEMBRANES = ("metadata", "bias")  # how a NIR file holds the membrane before the first step
+MEMBRANES = ("metadata", "pulse", "bias")  # how a NIR file holds the membrane before the first step

@@ -29,15 +29,27 @@ from .arguments import (
     several_timesteps,
     writable_file,
 )
-from .choices import AC_PJ, FORMS, INT8_FORMS, MAC_PJ, MARGIN, TIES, WEIGHTS
+from .choices import (
+    AC_PJ,
+    FORMS,
+    INT8_FORMS,
+    MAC_PJ,
+    MARGIN,
+    MEMBRANES,
+    NIR_TARGETS,
+    TIES,
+    WEIGHTS,
+)
 from .errors import Interrupted, NaConvertError, UsageError
 from .export_command import export_command
 from .options import (
     Crop,
+    InitialMembrane,
     Json,
     Labels,
     Mean,
     Model,
+    NirTarget,
     Plots,
     Quiet,
     ReadoutFrom,
@@ -137,6 +149,12 @@ def convert_command(
         bool,
         typer.Option("--exact/--no-exact", help="weights on grids: same counts in every engine"),
     ] = False,
+    unit_spikes: Annotated[
+        bool,
+        typer.Option("--unit-spikes", help="thresholds folded into weights: 1, and spikes of 1"),
+    ] = False,
+    target: NirTarget = None,
+    initial_membrane: InitialMembrane = None,
     calibrate_bias: Annotated[
         Path | None,
         typer.Option("--calibrate-bias", metavar="DATA", help="samples to correct biases on, at T"),
@@ -163,6 +181,8 @@ def convert_command(
     one_of(tie_shortcuts, "--tie-shortcuts", TIES)
     if form is not None:
         one_of(form, "--form", INT8_FORMS if weights == "int8" else FORMS)
+    one_of(target or NIR_TARGETS[0], "--target", NIR_TARGETS)
+    one_of(initial_membrane or MEMBRANES[0], "--initial-membrane", MEMBRANES)
     pixels = preprocessing(scale, mean, std, resize, crop)
     agreement = fraction(target_agreement, "--target-agreement")
     drop = fraction(target_drop, "--target-drop")
@@ -180,7 +200,8 @@ def convert_command(
             model, output=output, timesteps=steps, data=data, labels=labels, preprocessing=pixels,
             check=not no_check, calibrate=calibrate, percentile=percentile,
             per_channel=per_channel, readout_from=readout_from, form=form, exact=exact,
-            weights=weights, tie_shortcuts=tie_shortcuts,
+            unit_spikes=unit_spikes, weights=weights, tie_shortcuts=tie_shortcuts,
+            nir_target=target, initial_membrane=initial_membrane,
             calibrate_bias=calibrate_bias, target_agreement=agreement, target_drop=drop,
             progress=progress,
             excerpt=shown_layers(record, report, plots),

@@ -13,7 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from . import forms, integer_check, integer_conversion, model_io, pipeline
-from .choices import WEIGHTS
+from .choices import NIR_TARGETS, WEIGHTS
 from .compare import measure
 from .data import Preprocessing, Samples
 from .equivalence import with_passes
@@ -22,10 +22,13 @@ from .excerpt import take_excerpt
 from .forms import folded
 from .graph import Parts, all_nodes, op_counts
 from .model_io import Loaded
+from .nir_file.export import check_options, write_network
+from .nir_file.file import SUFFIX
 from .passes import snap
+from .passes import unit_spikes as unit_spikes_pass
 from .passes.calibrate import Calibration
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
-from .results import Equivalence, Exactness, OutputInfo, Result
+from .results import Equivalence, Exactness, ModelInfo, OutputInfo, PassReport, Result
 from .rungs import failure
 from .snn import Snn
 from .tuning import MAX_TIMESTEPS, Target, check_target, tune
@@ -49,18 +52,22 @@ def convert(
     readout_from: str | None = None,
     form: str | None = None,
     exact: bool = False,
+    unit_spikes: bool = False,
     weights: str = "float",
     tie_shortcuts: str = "auto",
     calibrate_bias: Data | None = None,
     target_agreement: float | None = None,
     target_drop: float | None = None,
+    nir_target: str | None = None,
+    initial_membrane: str | None = None,
     excerpt: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Convert the ANN in ``model`` to an SNN, verify it, and write it.
 
     Args:
-        output: where to write; ``MODEL.snn.onnx`` beside the model by default.
+        output: where to write; ``MODEL.snn.onnx`` beside the model by default. A name in ``.nir``
+            writes a NIR file (`nir_file`) instead, once the SNN is verified.
         timesteps: the file's default T; by default the largest number of levels, at most 16.
         data: an ``.npz``, ``.npy``, folder of ``.npz`` or images (`sources`), or a mapping: the
             network's inputs ``[N, ...]`` under their names (or ``x``), optional ``labels`` [N];
@@ -77,6 +84,8 @@ def convert(
             "unrolled" (the default), "loop" (any T up to the file's) or "step".
         exact: round weights to grids of powers of two, so that every engine computes the same
             counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
+        unit_spikes: thresholds and amplitudes are folded into the weights: thresholds of 1, spikes
+            of 1 (a NIR file has these in any case).
         weights: "float", or "int8": integer arithmetic on spike counts (`integer_conversion`).
         tie_shortcuts: int8 only: thresholds along identity shortcuts are made equal "always",
             "never", or ("auto") where that does not lower the accuracy on ``data``.
@@ -85,6 +94,8 @@ def convert(
         target_agreement: choose the smallest T, up to ``timesteps`` (by default 16), at which this
             share of ``data`` gets the ANN's class.
         target_drop: the same for the ANN's accuracy minus the SNN's; both may be given.
+        nir_target, initial_membrane: of a NIR file: as ``target`` and ``initial_membrane`` of
+            `nir_file.export`.
         excerpt: layers (names or patterns) of which the result gets spikes and membranes on the
             first sample; an empty choice takes the telling ones, None leaves it out.
         progress: called with a step's name and the share done, 0 to 1.
@@ -98,6 +109,9 @@ def convert(
     tell = progress or silent
     source, form_of_file = Path(model), _form(form, weights, tie_shortcuts)
     target = _target_file(source, output)
+    to_nir = _nir_membrane(target, form, weights, nir_target, initial_membrane, timesteps)
+    if unit_spikes and weights == "int8":
+        raise UsageError("--unit-spikes is for float weights: int8 files hold counts and integers")
     tell("reading", 0.0)
     loaded = model_io.load(source)
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing, labels)
@@ -127,8 +141,9 @@ def convert(
         progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
     )
     tell("writing", 0.3)
+    network, scaled = _unit(tuned.network, samples, wanted=unit_spikes, check=check)
     made = _made(
-        tuned.network, converted.staircase_ann, samples, form_of_file,
+        network, converted.staircase_ann, samples, form_of_file,
         exact=exact, tie=tie_shortcuts, given=data is not None,
     )  # fmt: skip
     equivalence: Equivalence | None = None
@@ -145,11 +160,16 @@ def convert(
         form_note=form_of_file.why,
         neurons=made.int8.network.neurons if made.int8 else made.snn.neurons,
         refused=(),
-        passes=(*converted.reports, *tuned.reports),
+        passes=(*converted.reports, *tuned.reports, *scaled),
         equivalence=equivalence,
         output=None,
         passed=False,
-        notes=(*samples.notes, *converted.notes, *tuned.notes),
+        notes=(
+            *samples.notes,
+            *converted.notes,
+            *tuned.notes,
+            *([unit_spikes_pass.NOTE] if scaled else []),
+        ),
         bias_calibration=tuned.bias,
         exactness=made.exactness,
         excerpt=take_excerpt(made.snn, samples, layers, excerpt),
@@ -159,14 +179,20 @@ def convert(
     if error is not None:
         raise error
     tell("writing", 0.97)
-    size, digest = model_io.save(made.parts, target)
+    result = _written(result, made, info, samples, target, nir_target or NIR_TARGETS[0], to_nir)
     tell("done", 1.0)
-    return replace(
-        result,
-        output=OutputInfo(str(target), size, digest, _node_counts(made)),
-        passed=True,
-        seconds=time.perf_counter() - start,
-    )
+    return replace(result, passed=True, seconds=time.perf_counter() - start)
+
+
+def _unit(
+    network: Snn, samples: Samples, *, wanted: bool, check: bool
+) -> tuple[Snn, tuple[PassReport, ...]]:
+    """``network``, if ``wanted`` with thresholds and spikes of 1."""
+    if not wanted:
+        return network, ()
+    rows = {name: np.asarray(values[:2]) for name, values in samples.feeds.items()}
+    made, report = unit_spikes_pass.run(network, rows if check else None)
+    return made, (report,)
 
 
 @dataclass(frozen=True)
@@ -239,6 +265,26 @@ def _on_grids(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
     return snap.run(network, bounds, max(EXACT_TIMESTEPS, network.timesteps))
 
 
+def _written(
+    result: Result,
+    made: _Made,
+    info: ModelInfo,
+    samples: Samples,
+    path: Path,
+    nir_target: str,
+    membrane: str | None,
+) -> Result:
+    """``result`` with its file: an SNN, or, where ``membrane`` says how it starts, a NIR file."""
+    if membrane is None:
+        size, digest = model_io.save(made.parts, path)
+        return replace(result, output=OutputInfo(str(path), size, digest, _node_counts(made)))
+    found = write_network(made.snn, info, samples, path, target=nir_target, membrane=membrane)
+    equivalence = result.equivalence
+    if equivalence is not None:
+        equivalence = replace(equivalence, figures=(*equivalence.figures, *found.figures))
+    return replace(result, equivalence=equivalence, output=found.output, nir=found)
+
+
 def _node_counts(made: _Made) -> dict[str, int]:
     """Nodes by operator: of a float file those of one time step, of an int8 file its own."""
     if made.int8 is None:
@@ -255,6 +301,28 @@ def _form(form: str | None, weights: str, tie_shortcuts: str) -> forms.Form | fo
     if tie_shortcuts != "auto":
         raise UsageError("--tie-shortcuts is for --weights int8", remedy="give both, or neither")
     return forms.named(form or folded.FORM)
+
+
+def _nir_membrane(
+    target: Path,
+    form: str | None,
+    weights: str,
+    nir_target: str | None,
+    initial_membrane: str | None,
+    timesteps: int | None,
+) -> str | None:
+    """How a NIR file holds the initial membrane; None where ``target`` is none."""
+    if target.suffix != SUFFIX:
+        if nir_target is not None or initial_membrane is not None:
+            raise UsageError(
+                "--target and --initial-membrane are for NIR files", remedy="give -o NAME.nir"
+            )
+        return None
+    if form is not None or weights != "float":
+        raise UsageError(
+            "a NIR file has no --form and holds float weights", remedy="leave out --form, --weights"
+        )
+    return check_options(nir_target or NIR_TARGETS[0], initial_membrane, timesteps)
 
 
 def _options(

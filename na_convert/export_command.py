@@ -10,17 +10,20 @@ import typer
 from .arguments import existing_data, existing_file, one_of, one_timestep, writable_file
 from .choices import MEMBRANES, NIR_TARGETS
 from .errors import Interrupted, NotConvertible
-from .options import Crop, Json, Mean, Quiet, Resize, Scale, Std, Verbose, preprocessing
+from .options import (
+    Crop,
+    InitialMembrane,
+    Json,
+    Mean,
+    NirTarget,
+    Quiet,
+    Resize,
+    Scale,
+    Std,
+    Verbose,
+    preprocessing,
+)
 from .outcome import console_for, print_json, progress_bar
-
-Target = Annotated[
-    str,
-    typer.Option("--target", metavar="READER", help=f"of a .nir file: {', '.join(NIR_TARGETS)}"),
-]
-InitialMembrane = Annotated[
-    str | None,
-    typer.Option("--initial-membrane", metavar="HOW", help=f"in NIR: {', '.join(MEMBRANES)}"),
-]
 
 
 def export_command(
@@ -29,7 +32,7 @@ def export_command(
         Path | None,
         typer.Option("-o", "--output", metavar="NIR", help="default: SNN with .nir, beside SNN"),
     ] = None,
-    target: Target = "generic",
+    target: NirTarget = None,
     timesteps: Annotated[
         str | None,
         typer.Option("-T", "--timesteps", metavar="N", help="default: the file's own T"),
@@ -50,9 +53,8 @@ def export_command(
 ) -> int:
     """Write an SNN as a NIR file, for other simulators and hardware, and check that file."""
     steps = one_timestep(timesteps)
-    one_of(target, "--target", NIR_TARGETS)
-    if initial_membrane is not None:
-        one_of(initial_membrane, "--initial-membrane", MEMBRANES)
+    chosen = one_of(target or NIR_TARGETS[0], "--target", NIR_TARGETS)
+    one_of(initial_membrane or MEMBRANES[0], "--initial-membrane", MEMBRANES)
     pixels = preprocessing(scale, mean, std, resize, crop)
     existing_file(snn)
     existing_data(data)
@@ -64,7 +66,7 @@ def export_command(
     try:
         with progress_bar(show=not quiet) as progress:
             found = api.export(
-                snn, output=output, target=target, timesteps=steps,
+                snn, output=output, target=chosen, timesteps=steps,
                 initial_membrane=initial_membrane, data=data, preprocessing=pixels,
                 progress=progress,
             )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from .cells import file_size, percent, plain_table
+from .cells import file_size, plain_table
+from .nir_lines import nir_lines
 from .report import ladder
 from .results import NirExport
 
@@ -16,23 +17,9 @@ def exported(found: NirExport, console: Console) -> None:
     console.print()
     console.print(ladder(found.figures))
     console.print()
-    for line in lines(found):
-        console.print(Text(line))
-    for note in found.notes:
+    for note in (*nir_lines(found), *found.notes):
         console.print(Text(f"note: {note}", style="dim"))
     console.print(Text(_headline(found), style="bold"))
-
-
-def lines(found: NirExport) -> list[str]:
-    """What whoever runs the file has to know."""
-    said = [f"to know: {statement}" for statement in found.statements]
-    if found.other_counts is not None and found.agreement is not None:
-        said.append(
-            f"measured: with this start of the membranes {percent(found.other_counts)} of the "
-            f"counts differ from the SNN's at T = {found.timesteps}, and "
-            f"{percent(found.agreement)} of {found.samples} samples get the same class"
-        )
-    return said
 
 
 def _layers(found: NirExport) -> object:

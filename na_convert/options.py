@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .arguments import numbers, sizes
+from .choices import MEMBRANES, NIR_TARGETS
 
 if TYPE_CHECKING:
     from .data import Preprocessing
@@ -52,6 +53,14 @@ Shown = Annotated[
 Plots = Annotated[
     Path | None,
     typer.Option("--plots", metavar="DIR", help="write the charts as .png and .svg (matplotlib)"),
+]
+NirTarget = Annotated[
+    str | None,
+    typer.Option("--target", metavar="READER", help=f"of a .nir file: {', '.join(NIR_TARGETS)}"),
+]
+InitialMembrane = Annotated[
+    str | None,
+    typer.Option("--initial-membrane", metavar="HOW", help=f"in NIR: {', '.join(MEMBRANES)}"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of the summary")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print nothing but errors")]

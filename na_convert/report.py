@@ -14,6 +14,7 @@ from rich.text import Text
 from .cells import file_size, flat, number, percent, plain_table, range_of, shorten, value_range
 from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
+from .nir_lines import nir_lines
 from .results import (
     WARNING,
     BiasCalibration,
@@ -286,6 +287,8 @@ def _notes(result: Result, verbose: bool) -> list[str]:
         )
     if result.equivalence and not all(layer.exercised for layer in result.equivalence.layers):
         notes.append("* no element lay between the lowest and the highest level: not exercised")
+    if result.nir is not None:
+        notes += nir_lines(result.nir)
     if verbose:
         notes += [f"{report.name}: {note}" for report in result.passes for note in report.notes]
     return list(dict.fromkeys(notes))

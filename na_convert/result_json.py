@@ -51,6 +51,8 @@ def to_json(result: Result, command: Command = "convert") -> dict[str, Any]:
         "passed": result.passed,
         "exactness": result.exactness and asdict(result.exactness),
     }
+    if result.nir is not None:
+        entries["nir"] = nir_json(result.nir)
     if result.quantisation is not None:
         entries["quantisation"] = asdict(result.quantisation)
     if command == "inspect":

@@ -4,7 +4,7 @@ A scale c says that a tensor is to hold ``c * x`` where it holds x: a number, or
 [C], axis 1 of the tensor. Weights take up any change of scale (weight normalisation, Rueckauer et
 al., Front. Neurosci. 2017); sums, pools and reshapes pass a scale on, so that all terms of a sum
 need the same. `choose` walks back from the neurons to say which scale each tensor should have, then
-forth to say which it gets. `passes.snap` carries it out.
+forth to say which it gets. `passes.unit_spikes` and `passes.snap` carry it out.
 
 =============  =====================================================================================
 absorbing      Conv, ConvTranspose, Gemm, MatMul, Mul and Div by a constant: any scale out
@@ -71,10 +71,14 @@ class Scales:
 Shapes: TypeAlias = Mapping[str, tuple[int | None, ...] | None]
 
 
-def choose(graph: gs.Graph, levels: Mapping[str, int | None], shapes: Shapes) -> Scales:
+def choose(
+    graph: gs.Graph, levels: Mapping[str, int | None], shapes: Shapes, *, unit: bool = False
+) -> Scales:
     """Scales for the tensors of ``graph``; ``levels`` (p) by neuron node, ``shapes`` without batch.
 
-    Raises NotExact for operators that pass no scale on.
+    ``unit``: spikes are worth 1 even where levels start below zero; else p there, so that the
+    offset is a whole number without another factor. Raises NotExact for operators that pass no
+    scale on.
     """
     nodes = tuple(data_nodes(graph))
     wanted = _wanted(nodes)
@@ -86,14 +90,15 @@ def choose(graph: gs.Graph, levels: Mapping[str, int | None], shapes: Shapes) ->
                 of.setdefault(tensor.name, ONE)
         output = node.outputs[0].name
         if kind(node) == "neuron":
-            given = _spike_scale(node, levels[node.name])
+            given = _spike_scale(node, levels[node.name], unit=unit)
         elif kind(node) == "absorbing":
             given = wanted.get(output, ONE)
         elif kind(node) == "source":
             given = _source_scale(node)
         elif kind(node) == "sum":
             terms = [of[t.name] for t in data_inputs(node) if not is_constant(t)]
-            given = sums[output] = wanted.get(output, terms[0])
+            default = _offset_scale(node, terms[0], levels) if unit else terms[0]
+            given = sums[output] = wanted.get(output, default)
         else:
             given = _passed(node, of, shapes)
         for tensor in node.outputs:
@@ -209,14 +214,28 @@ def _can_pass_back(node: gs.Node, scale: Scale) -> bool:
 # --- and forth ------------------------------------------------------------------------------------
 
 
-def _spike_scale(node: gs.Node, levels: int | None) -> Scale:
-    """Spikes of 1, or of p where an offset follows: the lowest level is then a whole number."""
-    amplitude = np.abs(_channels(node, parameters(node).amplitude))
+def _spike_scale(node: gs.Node, levels: int | None, *, unit: bool) -> Scale:
+    """Spikes of 1, or of p where an offset follows: the lowest level is then a whole number.
+
+    ``unit``: of 1 in any case; a spike that is worth less than nothing turns its tensor round.
+    """
+    amplitude = _channels(node, parameters(node).amplitude)
+    if unit:
+        return 1 / amplitude
+    amplitude = np.abs(amplitude)
     shifted = any(
         is_standard(r, "Add") and any(is_constant(t) for t in r.inputs)
         for r in node.outputs[0].outputs
     )
     return (levels or 1) / amplitude if shifted else 1 / amplitude
+
+
+def _offset_scale(node: gs.Node, given: Scale, levels: Mapping[str, int | None]) -> Scale:
+    """Of the sum of one layer's spikes and an offset: in levels, which are whole numbers."""
+    before = [producer(t) for t in data_inputs(node) if not is_constant(t)]
+    if len(before) == 1 and before[0] is not None and kind(before[0]) == "neuron":
+        return given * (levels[before[0].name] or 1)
+    return given
 
 
 def _source_scale(node: gs.Node) -> Scale:

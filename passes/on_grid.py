@@ -1,9 +1,12 @@
-"""What `snap` decided for each node, and how it is written into the graph."""
+"""Each node on the scale that `na_convert.unit_scale` chose, and how that gets into the graph.
+
+`unit_spikes` writes the nodes as they are then, `snap` rounds their constants first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,8 @@ from numpy.typing import NDArray
 
 from na_convert import graph as g
 from na_convert.regions import data_inputs
-from na_convert.results import SnappedLayer
+from na_convert.results import Neuron, SnappedLayer
+from na_convert.snn import Snn, neuron_nodes, parameters
 from na_convert.unit_scale import (
     ONE,
     NotExact,
@@ -21,11 +25,12 @@ from na_convert.unit_scale import (
     Shapes,
     bias_of,
     data_of,
+    kind,
     per_axis,
     same,
 )
 
-from .rescale import Weights, write
+from .rescale import Weights, rescaled, write
 from .stem_parts import Stem
 
 Array = NDArray[Any]
@@ -40,7 +45,8 @@ class OnGrid:
         addends: constant terms of a sum.
         factors: of terms of a sum that come on another scale.
         rounds: exponents of the grids to which inputs are rounded that lie on none.
-        unit: of a source, or a stem: the exponent of the grid its values are rounded to.
+        unit: of a source, or a stem: the exponent of the grid its values are rounded to; None: they
+            are not rounded.
         grids: exponents of the grids of weights and bias; None: on no grid.
         stem: the parts in which the weights are kept.
     """
@@ -53,7 +59,7 @@ class OnGrid:
     rounds: dict[int, int] = field(default_factory=dict)
     threshold: Array = field(default_factory=lambda: np.ones(()))
     amplitude: Array = field(default_factory=lambda: np.ones(()))
-    unit: int = 0
+    unit: int | None = None
     grids: tuple[int | None, int | None] = (0, 0)
     stem: Stem | None = None
     errors: list[SnappedLayer] = field(default_factory=list)
@@ -72,6 +78,68 @@ class Written:
     grids: dict[str, int]
     rounds: tuple[str, ...]
     fine: tuple[str, ...]
+
+
+def rescaled_nodes(scales: Scales, shapes: Shapes) -> list[OnGrid]:
+    """The nodes of ``scales`` with their constants on the scales of their outputs, in float64.
+
+    Raises NotExact where a scale per channel does not fit.
+    """
+    return [_rescaled(node, scales, shapes) for node in scales.nodes]
+
+
+def _rescaled(node: gs.Node, scales: Scales, shapes: Shapes) -> OnGrid:
+    of, sums = scales.of, scales.sums
+    output = node.outputs[0].name
+    size = shapes.get(output)
+    rank = None if size is None else len(size) + 1
+    made = OnGrid(node, kind(node))
+    if made.kind == "absorbing":
+        made.weights = rescaled(node, of[data_of(node).name], of[output], rank)
+    elif made.kind == "sum":
+        for position, tensor in enumerate(data_inputs(node)):
+            if g.is_constant(tensor):
+                values = np.asarray(tensor.values, np.float64)
+                made.addends[position] = values * _spread(node, sums[output], rank)
+            elif not same(of[tensor.name], sums[output]):
+                ratio = sums[output] / of[tensor.name]
+                made.factors[position] = _spread(node, ratio, rank)
+    elif made.kind == "neuron":
+        found = parameters(node)
+        made.threshold = _neuron_value(found.threshold, of[node.inputs[0].name])
+        made.amplitude = np.round(_neuron_value(found.amplitude, of[output]))
+    return made
+
+
+def scaled_neurons(snn: Snn, graph: gs.Graph, scales: Scales) -> tuple[Neuron, ...]:
+    """The layers of ``snn``, which tell the scales of their currents and outputs in ``graph``."""
+    ends = {n.name: (n.inputs[0].name, n.outputs[0].name) for n in neuron_nodes(graph)}
+    return tuple(
+        replace(
+            n,
+            current_scale=_plain(scales.of[ends[n.name][0]] * np.asarray(n.current_scale)),
+            output_scale=_plain(scales.of[ends[n.name][1]] * np.asarray(n.output_scale)),
+        )
+        for n in snn.neurons
+    )
+
+
+def _plain(scale: Array) -> float | list[float]:
+    return float(scale) if scale.ndim == 0 else [float(v) for v in scale]
+
+
+def _spread(node: gs.Node, scale: Scale, rank: int | None) -> Array:
+    """``scale`` to multiply a tensor of ``rank`` with."""
+    if scale.size > 1 and rank is None:
+        raise NotExact(node, "its output has an unknown number of dimensions")
+    return per_axis(scale, rank or 0)
+
+
+def _neuron_value(value: Array, scale: Scale) -> Array:
+    """A parameter on the scale; 1 where only the rounding of the scale keeps it from 1."""
+    values = np.asarray(value, np.float64)
+    values = values * scale.reshape([-1, *[1] * (values.ndim - 1)] if scale.size > 1 else ())
+    return np.where(np.abs(values - 1) < 1e-9, 1.0, values)
 
 
 def write_on_grid(
@@ -106,7 +174,7 @@ class _Writer:
         node = each.node
         for position, exponent in each.rounds.items():
             self._round_input(each, position, exponent)
-        if each.stem is not None:
+        if each.stem is not None and each.unit is not None:
             self._write_stem(node, each.stem, each.unit)
         elif each.weights is not None:
             self._write_weights(node, each.weights, each.grids)
@@ -239,10 +307,14 @@ class _Writer:
         ]
 
     def _round_source(self, each: OnGrid) -> None:
-        """Readers inside get the rounded values; others what they had."""
+        """Readers inside get the values on their scale, rounded; others what they had."""
         raw = each.node.outputs[0]
         readers = [r for r in raw.outputs if r in [*self._scales.nodes]]
-        rounded = self._round(raw, self._scales.of[raw.name], each.unit)
+        scale = self._scales.of[raw.name]
+        if each.unit is None:
+            rounded: gs.Tensor = self._node("Mul", raw, scale, f"{raw.name}_levels", None)
+        else:
+            rounded = self._round(raw, scale, each.unit)
         for reader in readers:
             reader.inputs = [rounded if t is raw else t for t in reader.inputs]
 

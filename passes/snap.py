@@ -41,22 +41,19 @@ from na_convert.layers import THRESHOLD_ROUNDING
 from na_convert.regions import data_inputs
 from na_convert.results import Exactness, SnappedLayer
 from na_convert.shapes import of_one_step
-from na_convert.snn import Snn, float_type, neuron_nodes, parameters
+from na_convert.snn import Snn, float_type, neuron_nodes
 from na_convert.unit_scale import (
     NotExact,
-    Scale,
     Scales,
     Shapes,
     choose,
     data_of,
     kind,
-    per_axis,
-    same,
 )
 from na_convert.worst_case import Bound
 
-from .on_grid import OnGrid, write_on_grid
-from .rescale import Weights, rescaled
+from .on_grid import OnGrid, rescaled_nodes, scaled_neurons, write_on_grid
+from .rescale import Weights
 from .stem_parts import GROWTH, INPUT_BITS, MANTISSA, divided, nearest
 
 Array = NDArray[Any]
@@ -105,7 +102,7 @@ def _snapped(
     in_parts = stem == "parts"
     free = _free(scales, bounds) if in_parts else frozenset(bounds)
     network = _Network(scales, shapes, bounds, timesteps, constant, free, in_parts)
-    plan = [_rescaled(node, network) for node in scales.nodes]
+    plan = rescaled_nodes(scales, shapes)
     targets = _targets(plan, network)
     units = _round(plan, targets, network)
     _prove(plan, units, network)
@@ -117,23 +114,11 @@ def _snapped(
                 f"{layer.name}: sums below 2^{MANTISSA} units leave a grid of 2^{layer.grid}, "
                 f"which changes its weights by {layer.weight_error:.1%}",
             )
-    ends = {n.name: (n.inputs[0].name, n.outputs[0].name) for n in neuron_nodes(graph)}
-    neurons = tuple(
-        replace(
-            n,
-            current_scale=_plain(scales.of[ends[n.name][0]]),
-            output_scale=_plain(scales.of[ends[n.name][1]]),
-        )
-        for n in snn.neurons
-    )
+    neurons = scaled_neurons(snn, graph, scales)
     written = write_on_grid(graph, plan, scales, shapes)
     exactness = Exactness(True, timesteps, bounds=dict(bounds), layers=layers)
     made = replace(snn, graph=graph, neurons=neurons)
     return with_exactness(made, exactness, written.grids, written.rounds, written.fine), exactness
-
-
-def _plain(scale: Scale) -> float | list[float]:
-    return float(scale) if scale.ndim == 0 else [float(v) for v in scale]
 
 
 def _free(scales: Scales, inputs: Mapping[str, float]) -> frozenset[str]:
@@ -147,47 +132,6 @@ def _free(scales: Scales, inputs: Mapping[str, float]) -> frozenset[str]:
         ]:
             free.add(node.outputs[0].name)
     return frozenset(free)
-
-
-# --- rescaled, in float64 -------------------------------------------------------------------------
-
-
-def _rescaled(node: gs.Node, network: _Network) -> OnGrid:
-    """``node`` with its constants on the scale of its output."""
-    of, sums = network.scales.of, network.scales.sums
-    output = node.outputs[0].name
-    size = network.shapes.get(output)
-    rank = None if size is None else len(size) + 1
-    made = OnGrid(node, kind(node))
-    if made.kind == "absorbing":
-        made.weights = rescaled(node, of[data_of(node).name], of[output], rank)
-    elif made.kind == "sum":
-        for position, tensor in enumerate(data_inputs(node)):
-            if g.is_constant(tensor):
-                values = np.asarray(tensor.values, np.float64)
-                made.addends[position] = values * _spread(node, sums[output], rank)
-            elif not same(of[tensor.name], sums[output]):
-                ratio = sums[output] / of[tensor.name]
-                made.factors[position] = _spread(node, ratio, rank)
-    elif made.kind == "neuron":
-        found = parameters(node)
-        made.threshold = _neuron_value(found.threshold, of[node.inputs[0].name])
-        made.amplitude = np.round(_neuron_value(found.amplitude, of[output]))
-    return made
-
-
-def _spread(node: gs.Node, scale: Scale, rank: int | None) -> Array:
-    """``scale`` to multiply a tensor of ``rank`` with."""
-    if scale.size > 1 and rank is None:
-        raise NotExact(node, "its output has an unknown number of dimensions")
-    return per_axis(scale, rank or 0)
-
-
-def _neuron_value(value: Array, scale: Scale) -> Array:
-    """A parameter on the scale; 1 where only the rounding of the scale keeps it from 1."""
-    values = np.asarray(value, np.float64)
-    values = values * scale.reshape([-1, *[1] * (values.ndim - 1)] if scale.size > 1 else ())
-    return np.where(np.abs(values - 1) < 1e-9, 1.0, values)
 
 
 # --- bounds, and the grids that follow ------------------------------------------------------------
@@ -364,6 +308,9 @@ def _round_weights(each: OnGrid, target: int, given: int) -> int:
     error = float(np.sqrt(np.mean((rounded - weight) ** 2))) / size if size else 0.0
     each.errors.append(SnappedLayer(g.label(each.node), error, grid))
     each.weights = Weights(rounded, None if bias is None else nearest(bias, target))
+    if g.is_standard(each.node, "Mul", "Div") and np.array_equal(rounded, weight):
+        each.grids = (None, None)  # such as the p of an offset: nothing was rounded
+        return given + _unit_of(rounded, grid)
     each.grids = (grid, target)
     return target
 

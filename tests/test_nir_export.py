@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -11,15 +13,23 @@ from na_convert.passes import snap
 
 import na_convert
 from na_convert import forms
-from na_convert.errors import ModelError
-from na_convert.results import NirExport
+from na_convert.cli import main
+from na_convert.errors import CheckFailed, ModelError, NotConvertible, UsageError
+from na_convert.nir_file import export, verification
+from na_convert.nir_file.reference import Reference
+from na_convert.result_json import to_json
+from na_convert.results import Figure, NirExport
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn
 
-from . import spiking
+from . import build, spiking
 
 nir = pytest.importorskip("nir", reason="the package nir is not installed (extra nir)")
 pytestmark = pytest.mark.nir
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples/resnet8-cifar10.onnx"
+SCHEMA = json.loads((ROOT / "docs/result.schema.json").read_text())
 
 
 def snn_file(snn: Snn, folder: Path) -> Path:
@@ -30,9 +40,8 @@ def snn_file(snn: Snn, folder: Path) -> Path:
 
 def exported(snn: Snn, folder: Path, **options: object) -> NirExport:
     feeds = spiking.samples(snn, 4)
-    return na_convert.export(
-        snn_file(snn, folder), output=folder / "net.nir", data=feeds, **options
-    )
+    file = snn_file(snn, folder)
+    return na_convert.export(file, output=folder / "net.nir", data=feeds, **options)
 
 
 def on_grid(name: str) -> Snn:
@@ -41,37 +50,119 @@ def on_grid(name: str) -> Snn:
     return snn
 
 
-def simulated(path: Path, x: np.ndarray, steps: int) -> dict[str, np.ndarray]:
-    """Spike counts by IF node of a sequential or residual graph, straight from the definition."""
-    graph = nir.read(path)
-    from na_convert.nir_file.reference import Reference
-
-    reference = Reference(graph)
+def counted(path: Path, x: np.ndarray, steps: int) -> dict[str, np.ndarray]:
+    """Spike counts by IF node of the graph in ``path``."""
+    reference = Reference(nir.read(path))
     runs = [reference.step(x) for _ in range(steps)]
     return {name: np.sum([r.spikes[name] for r in runs], axis=0) for name in runs[0].spikes}
 
 
+# --- the same spikes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("membrane", ["metadata", "pulse"])
+@pytest.mark.parametrize("grids", [False, True])
 @pytest.mark.parametrize("name", ["residual", "concat", "depthwise", "per_channel", "mlp"])
-@pytest.mark.parametrize("timesteps", [1, 3, 8])
-def test_a_network_on_grids_counts_the_same_spikes(
-    name: str, timesteps: int, tmp_path: Path
+def test_the_file_counts_the_spikes_of_the_snn(
+    name: str, grids: bool, membrane: str, tmp_path: Path
 ) -> None:
-    snn = on_grid(name)
-    found = exported(snn, tmp_path, timesteps=timesteps)
+    snn = on_grid(name) if grids else spiking.NETWORKS[name]()
+    found = exported(snn, tmp_path, timesteps=5, initial_membrane=membrane)
     assert [f.name for f in found.figures] == ["NIR spikes", "NIR counts", "NIR outputs"]
-    grid = float(nir.read(tmp_path / "net.nir").metadata["input_grid"])
-    x = np.round(spiking.samples(snn, 4)["x"] / grid) * grid
+    assert found.other_counts == 0
+    assert found.agreement == 1
+    x = spiking.samples(snn, 4)["x"]
     names = [layer.name for layer in found.layers]
-    wanted = numpy_engine(snn, timesteps, names)({"x": x}).spikes
-    counts = simulated(tmp_path / "net.nir", x, timesteps)
+    wanted = numpy_engine(snn, 5, names, np.float64)({"x": x}).spikes
+    counts = counted(tmp_path / "net.nir", x, 5)
     for layer in found.layers:
         np.testing.assert_array_equal(
             counts[layer.node], np.count_nonzero(wanted[layer.name], axis=0)
         )
 
 
+def test_a_bias_per_step_is_not_the_same_and_its_difference_is_told(tmp_path: Path) -> None:
+    found = exported(spiking.residual(), tmp_path, timesteps=3, initial_membrane="bias")
+    assert all(figure.passed for figure in found.figures)
+    assert found.other_counts > 0.01
+    assert any("made for exactly 3 time steps" in text for text in found.statements)
+    counts = counted(tmp_path / "net.nir", spiking.samples(spiking.residual(), 4)["x"], 3)
+    snn = spiking.residual()
+    first = snn.neurons[0].name  # under a constant current the count at T is the same
+    wanted = numpy_engine(snn, 3, [first], np.float64)(spiking.samples(snn, 4)).spikes[first]
+    np.testing.assert_array_equal(counts[found.layers[0].node], np.count_nonzero(wanted, axis=0))
+
+
+RESNET = (
+    "c1 = Conv <pads: ints = [1,1,1,1]> (x, w1, b1)\n"
+    + build.quantised("c1", "a1")
+    + "c2 = Conv <pads: ints = [1,1,1,1]> (a1, w2)\ns2 = Add (c2, a1)\n"
+    + build.quantised("s2", "a2", step="step2")
+    + "c3 = Conv <pads: ints = [1,1,1,1], strides: ints = [2,2]> (a2, w3)\n"
+    + "d3 = Conv <strides: ints = [2,2]> (a2, w4)\ns3 = Add (d3, c3)\n"
+    + build.quantised("s3", "last")
+    + spiking.HEAD
+)
+DEPTHWISE = (
+    "c1 = Conv <pads: ints = [1,1,1,1], strides: ints = [2,2]> (x, w1, b1)\n"
+    + build.quantised("c1", "a1")
+    + "c2 = Conv <pads: ints = [1,1,1,1], group: int = 4> (a1, w5)\n"
+    + build.quantised("c2", "a2")
+    + "c3 = Conv (a2, w4)\n"
+    + build.quantised("c3", "last")
+    + spiking.HEAD
+)
+MLP = (
+    "f = Flatten (x)\nc1 = Gemm <transB: int = 1> (f, m1)\n"
+    + build.quantised("c1", "a1")
+    + "c2 = MatMul (a1, m2)\ns2 = Add (c2, b2)\n"
+    + build.quantised("s2", "a2", step="step2")
+    + "y = Gemm (a2, m3)"
+)
+WEIGHTS = {
+    "w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 4, 3, 3), "w3": (4, 4, 3, 3), "w4": (4, 4, 1, 1),
+    "w5": (4, 1, 3, 3), "v": (5, 4), "m1": (8, 192), "m2": (8, 7), "b2": (7,), "m3": (7, 5),
+    "step2": 0.3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", [RESNET, DEPTHWISE, MLP], ids=["resnet", "depthwise", "mlp"])
+@pytest.mark.parametrize("exact", [False, True], ids=["float", "exact"])
+def test_from_ann_to_snn_to_nir(body: str, exact: bool, tmp_path: Path) -> None:
+    used = {name: value for name, value in WEIGHTS.items() if name in body}
+    path, snn, to = tmp_path / "ann.onnx", tmp_path / "snn.onnx", tmp_path / "net.nir"
+    onnx.save(build.model(body, {**build.PLAIN, **used}), path)
+    data = {"x": build.images(6)}
+    result = na_convert.convert(path, output=to, data=data, exact=exact)
+    assert result.nir is not None
+    assert result.equivalence is not None
+    assert [f.name for f in result.equivalence.figures[-3:]] == [f.name for f in result.nir.figures]
+    assert result.nir.other_counts == 0
+    assert result.output is not None
+    assert result.output.path == str(to)
+    na_convert.convert(path, output=snn, data=data, exact=exact)
+    again = na_convert.export(snn, output=tmp_path / "again.nir", data=data)
+    assert again.output.nodes == result.output.nodes
+    jsonschema.validate(to_json(result), SCHEMA)
+
+
+def test_the_example(tmp_path: Path) -> None:
+    to = tmp_path / "net.nir"
+    result = na_convert.convert(EXAMPLE, output=to, check=False, nir_target="sinabs")
+    assert result.nir is not None
+    assert result.nir.other_counts == 0
+    assert len(result.nir.layers) == 7
+    nodes = nir.read(to).nodes
+    assert {type(node).__name__ for node in nodes.values()} == {
+        "Input", "Conv2d", "IF", "SumPool2d", "Flatten", "Affine", "Output",
+    }  # fmt: skip
+
+
+# --- what is in the file --------------------------------------------------------------------------
+
+
 def test_neurons_have_unit_thresholds_in_full_shape(tmp_path: Path) -> None:
-    found = exported(on_grid("residual"), tmp_path)
+    found = exported(spiking.residual(), tmp_path)
     nodes = nir.read(tmp_path / "net.nir").nodes
     for layer in found.layers:
         node = nodes[layer.node]
@@ -83,13 +174,184 @@ def test_neurons_have_unit_thresholds_in_full_shape(tmp_path: Path) -> None:
         assert node.metadata["initial_membrane"] == 0.5
 
 
+def test_metadata_say_what_the_file_is(tmp_path: Path) -> None:
+    found = exported(
+        spiking.residual(), tmp_path, target="norse", timesteps=4, initial_membrane="bias"
+    )
+    said = nir.read(tmp_path / "net.nir").metadata
+    texts = {k: v.decode() if isinstance(v, bytes) else v for k, v in said.items()}
+    assert texts["target"] == "norse"
+    assert texts["timesteps"] == 4
+    assert texts["initial_membrane"] == "bias"
+    assert texts["statements"].split("\n") == list(found.statements)
+    assert any("hard reset" in text for text in found.statements)
+
+
+def test_a_target_says_where_two_branches_meet(tmp_path: Path) -> None:
+    said = exported(spiking.residual(), tmp_path, target="sinabs").statements
+    assert any("runs nodes depth first" in text and "'Staircase_4'" in text for text in said)
+    said = exported(spiking.mlp(), tmp_path, target="sinabs").statements
+    assert not any("runs nodes depth first" in text for text in said)
+
+
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
-    snn = on_grid("residual")
-    first = exported(snn, tmp_path).output.sha256
-    assert exported(snn, tmp_path).output.sha256 == first
+    first = exported(on_grid("residual"), tmp_path).output.sha256
+    assert exported(on_grid("residual"), tmp_path).output.sha256 == first
+
+
+def test_slashes_in_names_are_no_paths(tmp_path: Path) -> None:
+    snn = spiking.residual()
+    for node in snn.graph.nodes:
+        node.name = f"/block/{node.name}.act"
+    renamed = tuple(type(n)(**{**n.__dict__, "name": f"/block/{n.name}.act"}) for n in snn.neurons)
+    from dataclasses import replace
+
+    from na_convert.snn import described
+
+    found = exported(described(replace(snn, neurons=renamed)), tmp_path)
+    assert all("/" not in layer.node and "." not in layer.node for layer in found.layers)
+    assert all(layer.name.startswith("/block/") for layer in found.layers)
+    node = nir.read(tmp_path / "net.nir").nodes[found.layers[0].node]
+    assert node.metadata["onnx"] in (found.layers[0].name, found.layers[0].name.encode())
+
+
+# --- refused, or wrong ----------------------------------------------------------------------------
+
+
+def test_a_file_that_does_something_else_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*stages: object, **options: object) -> list[Figure]:
+        return [Figure("NIR counts", 3.0, 0.0, False, "3 of 9 counts differ")]
+
+    monkeypatch.setattr(verification, "compare", wrong)
+    with pytest.raises(CheckFailed, match="3 of 9 counts differ"):
+        exported(spiking.residual(), tmp_path)
+    assert not (tmp_path / "net.nir").exists()
+
+
+@pytest.mark.parametrize("node", ["weight", "bias", "v_threshold"])
+def test_a_change_in_the_file_is_found(
+    node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = export.file.read
+
+    def changed(path: Path) -> object:
+        graph = read(path)
+        one = next(n for n in graph.nodes.values() if hasattr(n, node))
+        setattr(one, node, getattr(one, node) * np.float32(1.05))
+        return graph
+
+    monkeypatch.setattr(export.file, "read", changed)
+    with pytest.raises(CheckFailed, match="NIR"):
+        exported(spiking.residual(), tmp_path)
+
+
+def test_nodes_that_nir_cannot_hold_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = snn_file(spiking.max_pool(), tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(file), "-o", str(tmp_path / "net.nir")])
+    assert stopped.value.code == 1
+    shown = capsys.readouterr().err
+    assert "Not in NIR" in shown
+    assert "error: 'MaxPool_3' (MaxPoolCounts) cannot be written to NIR" in shown
+    assert not (tmp_path / "net.nir").exists()
+
+
+def test_what_a_target_does_not_read_is_refused(tmp_path: Path) -> None:
+    body = (
+        "c1 = Conv <pads: ints = [1,1]> (x, w)\n" + build.quantised("c1", "last")
+        + "f = Flatten (last)\ny = Gemm <transB: int = 1> (f, v)"
+    )  # fmt: skip
+    path = tmp_path / "ann.onnx"
+    weights = {**build.PLAIN, "w": (4, 3, 3), "v": (5, 32)}
+    onnx.save(build.model(body, weights, inputs="float[N,3,8] x"), path)
+    na_convert.convert(path, output=tmp_path / "generic.nir")
+    with pytest.raises(NotConvertible, match=r"'Conv_0' \(Conv1d\).* for sinabs") as error:
+        na_convert.convert(path, output=tmp_path / "net.nir", nir_target="sinabs")
+    assert error.value.refused[0].op == "Conv1d"
+
+
+@pytest.mark.parametrize(
+    ("target", "node", "reason"),
+    [
+        ("lava", "Conv_0", "it reads no bias of a Conv2d"),
+        ("spinnaker2", "x", "its Input is a list of spikes"),
+        ("spinnaker2", "Gemm_11", "its Output is spikes"),
+    ],
+)
+def test_hardware_is_refused_what_its_converter_does_not_read(
+    target: str, node: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NotConvertible) as error:
+        exported(spiking.residual(), tmp_path, target=target)
+    reasons = {refusal.node: refusal.reason for refusal in error.value.refused}
+    assert reason in reasons[node]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nir_target": "sinabs"}, "are for NIR files"),
+        ({"output": "net.nir", "form": "unrolled"}, "has no --form"),
+        ({"output": "net.nir", "weights": "int8"}, "has no --form"),
+        ({"output": "net.nir", "nir_target": "brian"}, "--target brian: one of generic"),
+        ({"output": "net.nir", "initial_membrane": "zero"}, "one of metadata, pulse, bias"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "ann.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    given = {k: str(tmp_path / v) if k == "output" else v for k, v in options.items()}
+    with pytest.raises(UsageError, match=message):
+        na_convert.convert(path, **given)  # type: ignore[arg-type]
+
+
+def test_a_pulse_does_not_last_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="up to 1024 steps"):
+        exported(spiking.mlp(), tmp_path, timesteps=1025, initial_membrane="pulse")
 
 
 def test_a_nir_file_is_not_read_as_a_model(tmp_path: Path) -> None:
-    exported(on_grid("mlp"), tmp_path)
-    with pytest.raises(ModelError, match="writes NIR and reads ONNX"):
-        na_convert.convert(tmp_path / "net.nir")
+    exported(spiking.mlp(), tmp_path)
+    for read in (na_convert.convert, na_convert.inspect, na_convert.export):
+        with pytest.raises(ModelError, match="writes NIR and reads ONNX") as error:
+            read(tmp_path / "net.nir")
+        assert error.value.exit_code == 2
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_prints_what_a_reader_has_to_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = snn_file(spiking.residual(), tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(file), "--target", "snntorch", "-T", "4"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "net.nir").exists()
+    assert "beta = 0.9" in shown
+    assert "measured: 0.0 % of the counts differ" in shown
+    assert "for snntorch, all checks passed" in shown
+
+
+def test_json_fits_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = snn_file(spiking.residual(), tmp_path)
+    with pytest.raises(SystemExit):
+        main(["export", str(file), "--json", "-o", str(tmp_path / "net.nir")])
+    entries = json.loads(capsys.readouterr().out)
+    jsonschema.validate(entries, {**SCHEMA, "oneOf": [{"$ref": "#/$defs/export"}]})
+    jsonschema.validate(entries, SCHEMA)
+    assert entries["output"]["nodes"]["IF"] == 3
+
+
+def test_without_the_package_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "nir", None)
+    with pytest.raises(UsageError, match=r"pip install 'na-convert\[nir\]'"):
+        exported(spiking.mlp(), tmp_path)

@@ -23,14 +23,9 @@ class Unfit(Exception):
 
 
 class Builder:
-    """The nodes and edges of a NIR graph so far.
+    """The nodes and edges of a NIR graph so far."""
 
-    Attributes:
-        averages: pools are AvgPool2d instead of SumPool2d.
-    """
-
-    def __init__(self, *, averages: bool = False) -> None:
-        self.averages = averages
+    def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.edges: list[tuple[str, str]] = []
 
@@ -86,7 +81,7 @@ class Builder:
             )
             found.append(self.add(made, [term.node for term in group]))
             bias = np.zeros_like(bias)
-        return added(found)
+        return added(found) if found else Value(shape, (), bias)
 
     def sources(self, value: Value, name: str) -> list[str]:
         """Nodes whose outputs add up to ``value``; ``name`` says what for."""

@@ -1,9 +1,10 @@
 """An SNN as a NIR graph can hold it: no rounding inside, a membrane that may have to start at 0.
 
 NIR has no initial membrane. ``metadata`` writes half a threshold down beside each IF node, for
-those who set it. ``bias`` adds 1/(2 T) of a threshold to the current at each of T steps instead:
-after T steps the same charge has flowed in, so that under a constant current the count at T is the
-same; before T, and under a current that changes, a neuron may fire later, or not at all.
+those who set it. ``pulse`` makes it by neurons in the file (`pulse`), which changes nothing here.
+``bias`` adds 1/(2 T) of a threshold to the current at each of T steps: after T steps the same
+charge has flowed in, so that under a constant current the count at T is the same; before T, and
+under a current that changes, a neuron may fire later, or not at all.
 """
 
 from __future__ import annotations
@@ -65,33 +66,59 @@ def prepared(
 
 
 def _without_rounding(graph: gs.Graph, snn: Snn) -> tuple[dict[str, float], list[str]]:
-    """Take out the Round nodes of a network on grids: of an input, whose grid is then told; of
-    tensors inside, which are constant over time. Those behind a quantiser of the input stay."""
+    """Take out the Round nodes of a network on grids: of a stem in parts (`passes.stem_parts`), of
+    an input, whose grid is then told, and of tensors inside that are constant over time. Those
+    behind a quantiser of the input stay."""
     stored = json.loads(snn.carried.metadata.get(EXACT, "{}"))
     grids: dict[str, float] = {}
     statements: list[str] = []
-    for node in graph.nodes:
-        if not g.is_standard(node, "Round") or node.name not in stored.get("rounds", ()):
+    rounds = [n for n in graph.nodes if n.name in stored.get("rounds", ())]
+    before = {n.name: _scaled(n).inputs[0] for n in rounds}
+    behind_quantiser = [
+        n for n in rounds
+        if (source := g.producer(before[n.name])) is not None
+        and g.is_ours(source, "Staircase", "Ramp")
+    ]  # fmt: skip
+    in_parts = [n for n in rounds if _is_of_stem(before[n.name])]
+    for node in rounds:
+        if node in behind_quantiser:
             continue
-        scaled = g.producer(node.inputs[0])
-        source = scaled.inputs[0] if scaled is not None else None
-        before = None if source is None else g.producer(source)
-        if before is not None and g.is_ours(before, "Staircase", "Ramp"):
-            continue
-        node.op = "Identity"
-        if source is not None and before is None and scaled is not None:
-            factor = float(np.max(np.asarray(scaled.inputs[1].values)))
+        source = before[node.name]
+        if node not in in_parts and g.producer(source) is None:
+            factor = float(np.max(np.asarray(_scaled(node).inputs[1].values)))
             grids[source.name] = 1 / factor
             statements.append(
                 f"give multiples of 2^{int(np.log2(1 / factor))} as input {source.name!r}: the SNN "
                 "rounds its input to that, NIR cannot"
             )
-        else:
+        elif node not in in_parts:
             statements.append(
                 f"{node.name!r} rounds a tensor that is the same at every step; NIR cannot, so "
                 "that counts may differ from the SNN's where a membrane is close to its threshold"
             )
+        node.op = "Identity"
+    if in_parts:
+        statements.append(
+            "the first layer's currents are rounded by whoever computes them, in the SNN always "
+            "alike: counts may differ where its membrane is within float error of the threshold"
+        )
     return grids, statements
+
+
+def _scaled(node: gs.Node) -> gs.Node:
+    """The Mul in front of a Round node, by which `passes.on_grid` brings a tensor into units."""
+    before = g.producer(node.inputs[0])
+    assert before is not None
+    return before
+
+
+def _is_of_stem(source: gs.Tensor) -> bool:
+    """Whether ``source``, which is rounded, is split into two parts, or is such a part or the sum:
+    `passes.on_grid` subtracts there, and nowhere else."""
+    before = g.producer(source)
+    return (before is not None and g.is_standard(before, "Sub")) or any(
+        g.is_standard(reader, "Sub") for reader in source.outputs
+    )
 
 
 def _charge_by_bias(graph: gs.Graph, node: gs.Node, timesteps: int) -> None:

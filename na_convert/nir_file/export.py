@@ -17,6 +17,7 @@ from ..choices import MEMBRANES
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
 from ..exactness import EXACT
+from ..passes import unit_spikes
 from ..reading import Data, Progress, model_info, samples_for, silent
 from ..results import ModelInfo, NirExport, NirLayer, OutputInfo
 from ..rungs import failure
@@ -26,6 +27,7 @@ from . import file, targets, verification
 from .encoding import Encoded, encode, prepared
 from .lowering import lower
 from .network import Network
+from .pulse import LONGEST, with_pulses
 
 SAMPLES = 8  # that the file is checked on
 _NEURON = "soft reset: v += current; spike = v >= v_threshold; v -= v_threshold * spike"
@@ -49,8 +51,7 @@ def export(
         output: where to write; the SNN's name with ``.nir`` by default.
         target: the reader it is for, one of `choices.NIR_TARGETS`.
         timesteps: T that the membrane's charge is spread over; by default the SNN's own.
-        initial_membrane: how the file holds it, one of `choices.MEMBRANES`; by default as the
-            target needs it.
+        initial_membrane: how the file holds it, one of `choices.MEMBRANES`; by default the first.
         data: samples to check on; seeded random input by default.
 
     Raises:
@@ -75,7 +76,7 @@ def export(
 def check_options(target: str, initial_membrane: str | None, timesteps: int | None) -> str:
     """How the initial membrane is written; raises UsageError where an option is none of its
     choices, or the package ``nir`` is missing."""
-    found = targets.named(target)
+    targets.named(target)
     if initial_membrane is not None and initial_membrane not in MEMBRANES:
         raise UsageError(
             f"--initial-membrane {initial_membrane}: one of {', '.join(MEMBRANES)} is needed"
@@ -83,7 +84,7 @@ def check_options(target: str, initial_membrane: str | None, timesteps: int | No
     if timesteps is not None and timesteps < 1:
         raise UsageError(f"-T {timesteps}: at least one time step is needed")
     file.require()
-    return initial_membrane or found.membrane
+    return initial_membrane or MEMBRANES[0]
 
 
 def write_network(
@@ -101,11 +102,15 @@ def write_network(
     start, tell = time.perf_counter(), progress or silent
     tell("exporting", 0.1)
     _require_free_batch(network)
-    original = replace(network, timesteps=timesteps or network.timesteps)
     few = {name: np.asarray(values[:SAMPLES]) for name, values in samples.feeds.items()}
     two = {name: np.resize(values, (2, *values.shape[1:])) for name, values in few.items()}
+    network, scaled = unit_spikes.run(network, two)
+    original = replace(network, timesteps=timesteps or network.timesteps)
     encoded = encode(original, membrane, original.timesteps)
-    lowered = lower(encoded.snn, two, averages=targets.TARGETS[target].averages)
+    lowered = lower(encoded.snn, two)
+    if membrane == "pulse":
+        _require_short(original.timesteps)
+        lowered = with_pulses(lowered)
     targets.refuse_unreadable(lowered, target)
     x, feeds = prepared(encoded, few, lowered.input)
     with model_io.atomic_file(to) as part:
@@ -114,14 +119,12 @@ def write_network(
         file.write(lowered, metadata, part)
         tell("verifying", 0.5)
         read = file.read(part)
-        exact = EXACT in network.carried.metadata and membrane == "metadata"
+        exact = EXACT in network.carried.metadata and membrane != "bias" and not scaled.changed
         figures = verification.compare(read, lowered, encoded.snn, x, feeds, exact=exact)
         error = failure(figures)
         if error is not None:
             raise error
-        differs = None
-        if membrane != "metadata":
-            differs = verification.deviation(read, lowered, original, x, few)
+        differs = verification.deviation(read, lowered, original, x, few)
         data = part.read_bytes()
     tell("done", 1.0)
     return NirExport(
@@ -134,8 +137,8 @@ def write_network(
         ),
         statements=statements,
         figures=tuple(figures),
-        other_counts=None if differs is None else differs.counts,
-        agreement=None if differs is None else differs.agreement,
+        other_counts=differs.counts,
+        agreement=differs.agreement,
         data=samples.description,
         samples=len(x),
         output=OutputInfo(
@@ -151,6 +154,14 @@ def _default(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.snn')}{file.SUFFIX}")
 
 
+def _require_short(timesteps: int) -> None:
+    if timesteps > LONGEST:
+        raise UsageError(
+            f"-T {timesteps}: a pulse at the first step lasts for up to {LONGEST} steps",
+            remedy="--initial-membrane metadata",
+        )
+
+
 def _require_free_batch(network: Snn) -> None:
     size = fixed_batch(network)
     if size is not None:
@@ -164,10 +175,16 @@ def _statements(
     network: Network, encoded: Encoded, membrane: str, target: str, timesteps: int
 ) -> tuple[str, ...]:
     """What is left to whoever runs the file, and what the target does differently."""
+    where = targets.TARGETS[target].start
     start = {
         "metadata": (
             "set each IF node's membrane before the first step to half its threshold "
-            "(metadata initial_membrane); at 0 the network is not the one that was trained"
+            f"({where or 'metadata initial_membrane'}); at 0 the network is not the one that was "
+            "trained"
+        ),
+        "pulse": (
+            "membranes start at 0 and get half a threshold at the first step, from two neurons per "
+            "pixel that fire at every step (nodes 'start...'); this needs reset by subtraction"
         ),
         "bias": (
             f"made for exactly {timesteps} time steps: half a threshold is added to each membrane "
@@ -175,7 +192,7 @@ def _statements(
             "current changes over time differ from the SNN's"
         ),
     }[membrane]
-    differences = tuple(f"{target}: {text}" for text in targets.TARGETS[target].differences)
+    differences = targets.statements(network, target)
     return (start, *encoded.statements, *network.statements, *differences)
 
 

@@ -61,9 +61,8 @@ def _node(nir: Any, node: Node) -> Any:
         return nir.Flatten(
             {"input": np.asarray(node.given)}, start_dim=-len(node.given), end_dim=-1, **known
         )
-    if node.kind in ("SumPool2d", "AvgPool2d"):
-        pool = nir.SumPool2d if node.kind == "SumPool2d" else nir.AvgPool2d
-        return pool(**values, padding=np.zeros(2, np.int64), **known)
+    if node.kind == "SumPool2d":
+        return nir.SumPool2d(**values, padding=np.zeros(2, np.int64), **known)
     if node.kind == "Affine":
         return nir.Affine(**values, **known)
     one_axis = node.kind == "Conv1d"

@@ -30,7 +30,7 @@ from ..snn import Snn, neuron_nodes
 from . import movement
 from .boundaries import MOVING, Boundaries, boundaries
 from .builder import Builder, Unfit
-from .network import Array, Network, Node, without_needless_scaling
+from .network import Array, Network, Node, tidied
 from .operators import OPERATORS, why_not
 from .values import Value
 
@@ -39,17 +39,14 @@ class _Missing(Exception):
     """A refused node comes before."""
 
 
-def lower(snn: Snn, feeds: Mapping[str, Array], *, averages: bool = False) -> Network:
+def lower(snn: Snn, feeds: Mapping[str, Array]) -> Network:
     """The NIR graph of ``snn``; all thresholds and amplitudes have to be 1.
 
-    Args:
-        feeds: two samples of the network's inputs, by name: sizes may be computed from them.
-        averages: pools are written as AvgPool2d.
-
+    ``feeds`` are two samples of the network's inputs, by name: sizes may be computed from them.
     Raises NotConvertible with every node that NIR cannot hold in ``refused``.
     """
     around = boundaries(snn.graph, feeds)
-    walk = _Walk(snn.graph, feeds, around, Builder(averages=averages))
+    walk = _Walk(snn.graph, feeds, around)
     for node in around.nodes:
         walk.take(node)
     walk.finish()
@@ -72,16 +69,15 @@ def lower(snn: Snn, feeds: Mapping[str, Array], *, averages: bool = False) -> Ne
         {node.onnx: name for name, node in built.nodes.items() if node.onnx in names},
         around.statements,
     )
-    return without_needless_scaling(made)
+    return tidied(made)
 
 
 class _Walk:
     """What each tensor is in terms of the NIR nodes made so far."""
 
-    def __init__(
-        self, graph: gs.Graph, feeds: Mapping[str, Array], around: Boundaries, builder: Builder
-    ) -> None:
-        self._graph, self._feeds, self._around, self.builder = graph, feeds, around, builder
+    def __init__(self, graph: gs.Graph, feeds: Mapping[str, Array], around: Boundaries) -> None:
+        self._graph, self._feeds, self._around = graph, feeds, around
+        self.builder = Builder()
         self.outputs: dict[str, str] = {}
         self.refused: list[Refusal] = []
         entry = Node("Input", around.shape, around.shape, onnx=around.input)

@@ -7,8 +7,7 @@ Shapes are of one sample, without batch and time, as NIR has them. Edges into on
 ``Conv1d/2d``  ``weight`` [O, I, ...], ``bias`` [O], ``stride`` and ``padding`` per axis; no groups,
                no dilation: both are written into the weights
 ``Affine``     ``weight`` [O, I], ``bias`` [O]
-``SumPool2d``  ``kernel_size`` and ``stride``; without padding. ``AvgPool2d`` for readers that have
-               no sums
+``SumPool2d``  ``kernel_size`` and ``stride``; without padding
 ``Flatten``    of all axes
 ``IF``         threshold 1, r = 1, spikes of 1; ``initial`` is the membrane before the first step
 ``Output``     currents at each step; their mean over the steps is the ANN's output
@@ -69,7 +68,34 @@ class Network:
     statements: tuple[str, ...] = ()
 
 
-def without_needless_scaling(network: Network) -> Network:
+def tidied(network: Network) -> Network:
+    """The same with fewer nodes: no scaling behind weights, no weights beside each other."""
+    return _without_twins(_without_needless_scaling(network))
+
+
+def _without_twins(network: Network) -> Network:
+    """Linear nodes with the same inputs, geometry and reader become one, the sum of both: the parts
+    of a stem on grids (`passes.stem_parts`), which fit into float32 together."""
+    nodes, edges = dict(network.nodes), list(network.edges)
+    known: dict[tuple[object, ...], str] = {}
+    for name, node in network.nodes.items():
+        if node.kind not in LINEAR:
+            continue
+        ends = tuple(sorted(a for a, b in edges if b == name))
+        readers = tuple(b for a, b in edges if a == name)
+        shape = [values.shape for values in node.values.values()]
+        steps = [tuple(node.values[k]) for k in ("stride", "padding") if k in node.values]
+        twin = known.setdefault((node.kind, ends, readers, str(shape), str(steps)), name)
+        if twin == name or len(readers) != 1:
+            continue
+        both = {k: nodes[twin].values[k] + node.values[k] for k in ("weight", "bias")}
+        nodes[twin] = replace(nodes[twin], values={**node.values, **both})
+        del nodes[name]
+        edges = [(a, b) for a, b in edges if name not in (a, b)]
+    return replace(network, nodes=nodes, edges=tuple(edges))
+
+
+def _without_needless_scaling(network: Network) -> Network:
     """Channel-by-channel factors behind a linear node that nobody else reads go into its weights.
 
     Such a node is a 1x1 convolution (or an Affine) with one input; ``network`` computes the same.

@@ -123,25 +123,21 @@ def _pooled(
     """Sums over windows, times ``factor``."""
     sides = [(n - k) // s + 1 for n, k, s in zip(value.shape[1:], kernel, strides, strict=True)]
     found = []
-    averages = to.averages and len(kernel) == 2
-    factor = factor * prod(kernel) if averages else factor
-    bias = value.bias * (factor if averages else factor * prod(kernel))
+    bias = value.bias * (factor * prod(kernel))
     for term in value.terms:
         source = to.nodes[term.node]
         shape = (source.shape[0], *sides)
-        pool = _pool(source.shape, shape, kernel, strides, g.label(node), averages=averages)
+        pool = _pool(source.shape, shape, kernel, strides, g.label(node))
         made = to.add(pool, [term.node])
         found.append(Term(made.terms[0].node, term.index, term.factor * factor))
     return Value((value.shape[0], *sides), tuple(found), bias)
 
 
-def _pool(
-    given: Shape, shape: Shape, kernel: list[int], strides: list[int], onnx: str, *, averages: bool
-) -> Node:
-    """SumPool2d or AvgPool2d; along one axis, where NIR has none, a convolution with ones."""
+def _pool(given: Shape, shape: Shape, kernel: list[int], strides: list[int], onnx: str) -> Node:
+    """SumPool2d; along one axis, where NIR has none, a convolution with ones."""
     if len(kernel) == 2:
         values = {"kernel_size": np.asarray(kernel), "stride": np.asarray(strides)}
-        return Node("AvgPool2d" if averages else "SumPool2d", given, shape, values, onnx)
+        return Node("SumPool2d", given, shape, values, onnx)
     if len(kernel) != 1:
         raise Unfit(f"a pool over {len(kernel)} axes", "NIR has those over one and two")
     weight = np.repeat(np.eye(shape[0], dtype=np.float32)[:, :, None], kernel[0], axis=2)

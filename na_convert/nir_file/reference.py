@@ -51,8 +51,8 @@ class Reference:
     def step(self, x: Array, spikes: Mapping[str, Array] | None = None) -> Step:
         """One time step on the input ``x`` [N, ...].
 
-        ``spikes`` by IF node, if given, are what these nodes give out and are reset by, whatever
-        their membrane says.
+        ``spikes`` by IF node are what these nodes give out and are reset by, whatever their
+        membrane says; the others fire by themselves.
         """
         values: dict[str, Array] = {}
         found = Step()
@@ -63,7 +63,7 @@ class Reference:
                 continue
             given = np.sum([values[source] for source in self._before[name]], axis=0)
             if kind == "IF":
-                fired = None if spikes is None else spikes[name]
+                fired = None if spikes is None else spikes.get(name)
                 found.membranes[name], values[name] = self._fire(name, node, given, fired)
                 found.spikes[name] = values[name]
             else:
@@ -93,10 +93,9 @@ def _linear(node: Any, kind: str, x: Array) -> Array:
         return x.reshape(len(x), -1)
     if kind in ("Conv1d", "Conv2d"):
         return _convolved(node, x)
-    if kind in ("SumPool2d", "AvgPool2d"):
+    if kind == "SumPool2d":
         windows = _windows(x, node.kernel_size, node.stride, node.padding)
-        total = windows.sum(axis=(-2, -1))
-        return np.asarray(total if kind == "SumPool2d" else total / np.prod(node.kernel_size))
+        return np.asarray(windows.sum(axis=(-2, -1)))
     raise ValueError(f"a {kind} node is none of those that na-convert writes")
 
 

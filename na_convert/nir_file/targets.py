@@ -1,17 +1,25 @@
-"""Readers of NIR: what each is written, what it cannot hold, and what it does differently.
+"""Readers of NIR: what they cannot hold, and what they do differently.
 
-The statements are about the versions that docs/nir-readers.md names; they are printed and stand in
-the file's metadata.
+Of sinabs, norse, snntorch and spikingjelly each statement is measured (docs/nir-readers.md, with
+versions and a reproduction). Of Lava and SpiNNaker 2, which run on their own hardware, they are
+read from the converters, ``paper/nir_to_lava.py`` of neuromorphs/NIR (with `cuba.Neuron` of
+Lava-DL) and ``s2_nir`` of py-spinnaker2, and not measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
 
 from ..choices import NIR_TARGETS
 from ..errors import NotConvertible, UsageError
 from ..results import Refusal
 from .network import Network
+
+Unreadable: TypeAlias = Callable[[Network], Iterator[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -19,59 +27,89 @@ class Target:
     """A reader of NIR.
 
     Attributes:
-        membrane: how it is given the membrane before the first step, unless asked for otherwise.
-        averages: pools are written as AvgPool2d, since it reads no SumPool2d.
-        unreadable: kinds of nodes that it does not read, and why.
         differences: what it does otherwise than the SNN.
+        start: how it is given the membrane before the first step.
+        unreadable: the nodes of a network that it cannot hold, each with the reason.
+        in_order: whether it runs a node only when all that leads there has run.
     """
 
-    membrane: str
-    averages: bool = False
-    unreadable: tuple[tuple[str, str], ...] = ()
     differences: tuple[str, ...] = ()
+    start: str = ""
+    unreadable: tuple[Unreadable, ...] = ()
+    in_order: bool = True
+
+
+def _no_conv1d(network: Network) -> Iterator[tuple[str, str]]:
+    yield from ((n, "it does not read Conv1d") for n in _of_kind(network, "Conv1d"))
+
+
+def _no_conv2d_bias(network: Network) -> Iterator[tuple[str, str]]:
+    for name in _of_kind(network, "Conv2d"):
+        if np.any(network.nodes[name].values["bias"] != 0):
+            yield name, "it reads no bias of a Conv2d"
+
+
+def _spikes_only(network: Network) -> Iterator[tuple[str, str]]:
+    """Input and Output are spikes: weights have to lie between neurons."""
+    kinds = {name: node.kind for name, node in network.nodes.items()}
+    for source, name in network.edges:
+        if kinds[source] == "Input":
+            yield source, "its Input is a list of spikes, and this one is a current"
+        if kinds[name] == "Output" and kinds[source] != "IF":
+            yield source, "its Output is spikes, and this node gives currents"
+
+
+def _of_kind(network: Network, kind: str) -> list[str]:
+    return [name for name, node in network.nodes.items() if node.kind == kind]
 
 
 _HARD = "a neuron that fires loses its whole membrane (hard reset), not one threshold of it"
-_STRICT = (
-    "a neuron fires above its threshold (>), not at it: counts differ where a membrane is equal"
-)
-_START = "membranes start at 0"
+_STRICT = "a neuron fires above its threshold, not at it (>, not >=)"
 
 TARGETS: dict[str, Target] = {
     "generic": Target(
-        "metadata",
         differences=(
-            "on paper NIR's IF fires above the threshold (>) and is reset to v_reset; this network "
+            "on paper NIR's IF fires above its threshold (>) and is set to v_reset; this network "
             "fires at the threshold (>=) and loses one threshold (soft reset)",
         ),
     ),
     "sinabs": Target(
-        "bias",
-        unreadable=(("Conv1d", "sinabs.from_nir fails on Conv1d"),),
         differences=(
-            _START,
-            "membranes are clipped below at minus one threshold",
-            "a neuron may fire several spikes in one step, one for each threshold reached",
+            "a neuron fires several spikes in one step (spike_fn; SingleSpike fires one)",
+            "membranes are clipped at minus one threshold (min_v_mem; None leaves them)",
         ),
+        start="v_mem of each layer",
+        unreadable=(_no_conv1d,),
+        in_order=False,
     ),
     "norse": Target(
-        "bias",
-        unreadable=(("Conv1d", "norse.torch.from_nir reads no Conv1d"),),
-        differences=(_START, _HARD, _STRICT),
+        differences=(_HARD, _STRICT),
+        start="the state that is given with the first step",
+        unreadable=(_no_conv1d,),
+        in_order=False,
     ),
     "snntorch": Target(
-        "bias",
-        averages=True,
-        unreadable=(("Conv1d", "snntorch.import_nir reads no Conv1d"),),
-        differences=(_START, "membranes leak: a tenth is lost at each step (beta = 0.9)", _STRICT),
+        differences=(
+            "runs with init_hidden = True on each neuron alone",
+            "membranes lose a tenth at each step (beta = 0.9; fill_(1.0) keeps them)",
+            f"{_STRICT}; spike_grad and reset_delay put that right",
+        ),
+        start="mem of each neuron",
+        unreadable=(_no_conv1d,),
     ),
     "spikingjelly": Target(
-        "bias",
-        averages=True,
-        differences=(_START, _HARD, "import_from_nir needs dt=1, as r is 1"),
+        differences=(
+            "is read with dt=1.0 alone, as r is 1",
+            f"{_HARD}; v_reset = None on each neuron makes it soft",
+        ),
+        start="v of each neuron, in the shape of a batch",
     ),
-    "lava": Target("bias"),
-    "spinnaker2": Target("bias"),
+    "lava": Target(
+        differences=(_HARD, _STRICT, "membranes and weights are in fixed point"),
+        start="the state of each neuron",
+        unreadable=(_no_conv1d, _no_conv2d_bias),
+    ),
+    "spinnaker2": Target(unreadable=(_no_conv1d, _spikes_only)),
 }
 
 
@@ -82,19 +120,32 @@ def named(name: str) -> Target:
     return TARGETS[name]
 
 
+def statements(network: Network, name: str) -> tuple[str, ...]:
+    """What the target ``name`` does otherwise with ``network``."""
+    target, said = TARGETS[name], []
+    joins = [n for n in network.nodes if len([b for _, b in network.edges if b == n]) > 1]
+    if joins and not target.in_order:
+        said.append(
+            f"runs nodes depth first, so that where two branches meet, as in {joins[0]!r}, one "
+            "comes late or not at all; docs/nir-readers.md puts its order right"
+        )
+    return tuple(f"{name}: {text}" for text in (*target.differences, *said))
+
+
 def refuse_unreadable(network: Network, name: str) -> None:
     """Raises NotConvertible, naming the nodes, where the target ``name`` does not read some."""
-    reasons = dict(TARGETS[name].unreadable)
+    found = [pair for each in TARGETS[name].unreadable for pair in each(network)]
+    remedy = "write it for another reader, --target generic"
     refused = tuple(
-        Refusal(node.onnx or label, node.kind, reasons[node.kind], "--target generic")
-        for label, node in network.nodes.items()
-        if node.kind in reasons
+        Refusal(network.nodes[node].onnx, network.nodes[node].kind, reason, remedy)
+        for node, reason in dict(found).items()
     )
     if refused:
         first = refused[0]
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise NotConvertible(
-            f"{first.node!r} cannot be written for {name}: {first.reason}",
+            f"{first.node!r} ({first.op}) cannot be written for {name}{more}: {first.reason}",
             node=first.node,
-            remedy="write it for another reader, --target generic",
+            remedy=remedy,
             refused=refused,
         )

@@ -95,7 +95,7 @@ def added(values: Sequence[Value]) -> Value:
         else:
             terms.append(term)
     bias = np.sum([value.bias for value in values], axis=0)
-    return Value(values[0].shape, tuple(terms), bias)
+    return Value(values[0].shape, tuple(t for t in terms if np.any(t.factor != 0)), bias)
 
 
 def concatenated(values: Sequence[Value]) -> Value:

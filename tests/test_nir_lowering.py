@@ -1,0 +1,324 @@
+"""From an SNN to the nodes of a NIR graph, without the package nir: shapes, weights, refusals."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from na_convert.passes import unit_spikes
+
+from na_convert.errors import NotConvertible
+from na_convert.nir_file import geometry, movement
+from na_convert.nir_file.encoding import encode, prepared
+from na_convert.nir_file.lowering import lower
+from na_convert.nir_file.network import Network
+from na_convert.nir_file.pulse import with_pulses
+from na_convert.nir_file.reference import Reference, Step
+from na_convert.simulation import numpy_engine
+from na_convert.snn import Snn
+
+from . import build, spiking
+
+HEAD = "f = Flatten (last)\ny = Gemm <transB: int = 1> (f, v)"
+
+
+def lowered(snn: Snn, membrane: str = "metadata") -> tuple[Network, Snn]:
+    made, _ = unit_spikes.run(snn)
+    encoded = encode(made, membrane, made.timesteps)
+    network = lower(encoded.snn, spiking.samples(snn, 2))
+    return (with_pulses(network) if membrane == "pulse" else network), encoded.snn
+
+
+def as_nir(network: Network) -> Any:
+    """What `nir` would give back, as far as `Reference` looks at it."""
+    nodes = {}
+    for name, node in network.nodes.items():
+        values = dict(node.values)
+        if node.kind == "IF":
+            values = {"r": np.ones(node.shape), "v_threshold": np.ones(node.shape)}
+        if node.kind == "SumPool2d":
+            values["padding"] = np.zeros(2, np.int64)
+        metadata = {"initial_membrane": node.initial}
+        nodes[name] = type(node.kind, (SimpleNamespace,), {})(**values, metadata=metadata)
+    return SimpleNamespace(nodes=nodes, edges=network.edges)
+
+
+def run(network: Network, x: np.ndarray, steps: int) -> list[Step]:
+    reference = Reference(as_nir(network))
+    return [reference.step(x) for _ in range(steps)]
+
+
+def same_spikes(snn: Snn, network: Network, steps: int = 4) -> None:
+    """``network`` against ``snn``, spike by spike, and the mean of its output."""
+    feeds, names = spiking.samples(snn, 3), list(network.layers)
+    wanted = numpy_engine(snn, steps, names, np.float64)(feeds)
+    found = run(network, feeds["x"], steps)
+    for name in names:
+        spikes = np.stack([step.spikes[network.layers[name]] for step in found])
+        np.testing.assert_array_equal(spikes, wanted.spikes[name])
+        assert np.any(spikes)
+    for node, tensor in network.outputs.items():
+        mean = np.mean([step.outputs[node] for step in found], axis=0)
+        np.testing.assert_allclose(mean, wanted.outputs[steps][tensor], rtol=1e-5, atol=1e-5)
+
+
+STRUCTURES = [n for n in spiking.NETWORKS if n not in ("max_pool", "encoded_input")]
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("membrane", ["metadata", "bias", "pulse"])
+def test_each_structure_fires_the_same_spikes(name: str, membrane: str) -> None:
+    network, snn = lowered(spiking.NETWORKS[name](), membrane)
+    same_spikes(snn, network)
+
+
+def test_a_residual_is_two_edges_into_one_node_and_a_diagonal_convolution() -> None:
+    network, _ = lowered(spiking.residual())
+    second, third = list(network.layers.values())[1:]
+    into = [a for a, b in network.edges if b == second]
+    assert len(into) == 2
+    (diagonal,) = [network.nodes[a] for a in into if network.nodes[a].onnx.startswith("scaling")]
+    weight = diagonal.values["weight"]
+    assert weight.shape == (4, 4, 1, 1)
+    matrix = weight[:, :, 0, 0]
+    np.testing.assert_array_equal(matrix, np.diag(np.diag(matrix)))
+    assert np.all(np.diag(matrix) != 1)
+    weighted = [network.nodes[a] for a, b in network.edges if b == third]
+    assert [node.values["weight"].shape[2:] for node in weighted] == [(1, 1), (3, 3)]
+
+
+def test_no_edge_is_there_twice_and_every_name_is_an_identifier() -> None:
+    for name in STRUCTURES:
+        network, _ = lowered(spiking.NETWORKS[name](), "pulse")
+        assert len(set(network.edges)) == len(network.edges)
+        assert all(name.isidentifier() for name in network.nodes)
+
+
+def test_a_depthwise_convolution_has_no_groups_left() -> None:
+    network, _ = lowered(spiking.depthwise())
+    weight = network.nodes["Conv_2"].values["weight"]
+    assert weight.shape == (4, 4, 3, 3)
+    kept = np.any(weight != 0, axis=(2, 3))
+    np.testing.assert_array_equal(kept, np.eye(4, dtype=bool))
+
+
+def test_an_average_pool_is_a_sum_whose_factor_is_in_the_weights_behind() -> None:
+    snn = spiking.depthwise()
+    network, _ = lowered(snn)
+    pools = [node for node in network.nodes.values() if node.kind == "SumPool2d"]
+    assert [tuple(pool.values["kernel_size"]) for pool in pools] == [(2, 2), (4, 4)]
+    assert not any(node.onnx.startswith("scaling") for node in network.nodes.values())
+
+
+def one_layer(body: str, weights: dict, **kwargs: object) -> Snn:
+    return spiking.network(
+        f"c1 = {body}\n" + build.stair("c1", "last") + HEAD, weights, **kwargs
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel"),
+    [
+        ("pads: ints = [0,0,1,1]", (2, 2)),
+        ("pads: ints = [1,0,1,0]", (3, 1)),
+        ("pads: ints = [0,0,0,2]", (1, 3)),
+        ('auto_pad: string = "SAME_UPPER", strides: ints = [2,2]', (3, 3)),
+        ('auto_pad: string = "SAME_LOWER"', (2, 2)),
+        ('auto_pad: string = "VALID"', (3, 3)),
+        ("dilations: ints = [2,2], pads: ints = [2,2,2,2]", (3, 3)),
+    ],
+)
+def test_any_padding_becomes_a_square_kernel_with_one_per_axis(
+    attributes: str, kernel: tuple[int, int]
+) -> None:
+    size = {
+        'auto_pad: string = "VALID"': (6, 6),
+        'auto_pad: string = "SAME_UPPER", strides: ints = [2,2]': (4, 4),
+    }.get(attributes, (8, 8))
+    weights = {"w1": (4, 3, *kernel), "v": (5, 4 * size[0] * size[1])}
+    network, snn = lowered(one_layer(f"Conv <{attributes}> (x, w1)", weights))
+    same_spikes(snn, network)
+    (conv,) = [node for node in network.nodes.values() if node.kind == "Conv2d"]
+    assert conv.values["weight"].shape[2] == conv.values["weight"].shape[3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_plain_convolution_computes_the_same(data: st.DataObject) -> None:
+    size = data.draw(st.tuples(st.integers(4, 9), st.integers(4, 9)))
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    pads = [data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(2)]
+    stride = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = data.draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if any(n + a + b < r for n, (a, b), r in zip(size, pads, reach, strict=True)):
+        return
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 2, *size)), rng.standard_normal((3, 2, *kernel))
+    try:
+        found = geometry.plain(weight, size, pads, stride, dilation)
+    except geometry.NoGeometry:
+        odd = [n + a + b - r for n, (a, b), r in zip(size, pads, reach, strict=True)]
+        assert max(stride) < 3 or odd
+        return
+    assert found.weight.shape[2] == found.weight.shape[3]
+    node = SimpleNamespace(
+        weight=found.weight, bias=np.zeros(3), stride=found.stride, padding=found.padding
+    )
+    convolution = type("Conv2d", (SimpleNamespace,), vars(node))
+    graph = SimpleNamespace(
+        nodes={"input": type("Input", (), {})(), "c": convolution(**vars(node)),
+               "output": type("Output", (), {})()},
+        edges=[("input", "c"), ("c", "output")],
+    )  # fmt: skip
+    result = Reference(graph).step(x).outputs["output"]
+    padded = np.pad(x, [(0, 0), (0, 0), *pads])
+    wanted = np.zeros_like(result)
+    for i, j in np.ndindex(*result.shape[2:]):
+        rows = slice(i * stride[0], i * stride[0] + reach[0], dilation[0])
+        columns = slice(j * stride[1], j * stride[1] + reach[1], dilation[1])
+        wanted[:, :, i, j] = np.einsum("nchw,ochw->no", padded[:, :, rows, columns], weight)
+    np.testing.assert_allclose(result, wanted, atol=1e-12)
+
+
+def test_one_dimension() -> None:
+    body = (
+        "c1 = Conv <pads: ints = [1,1]> (x, w1, b1)\n" + build.stair("c1", "a1")
+        + "p = AveragePool <kernel_shape: ints = [2], strides: ints = [2]> (a1)\n"
+        + "c2 = Conv <group: int = 2> (p, w2)\n" + build.stair("c2", "last")
+        + "m = GlobalAveragePool (last)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, v)"
+    )  # fmt: skip
+    weights = {"w1": (4, 3, 3), "b1": (4,), "w2": (4, 2, 1), "v": (5, 4)}
+    graph, carried = build.graph(body, {**build.PLAIN, **weights}, inputs="float[N,3,8] x")
+    from na_convert.passes import to_spiking
+
+    from na_convert.shapes import of_one_sample
+
+    x = build.images(3, (3, 8))
+    chosen, _ = to_spiking.choose_neurons(graph)
+    names = [a.outputs[0].name for a in chosen]
+    made = to_spiking.run(graph, of_one_sample(graph, carried, {"x": x}, names))
+    snn, _ = unit_spikes.run(Snn(graph, made.neurons, 3, carried))
+    network = lower(snn, {"x": x[:2]})
+    assert {node.kind for node in network.nodes.values()} >= {"Conv1d", "Affine", "Flatten"}
+    wanted = numpy_engine(snn, 3, [n.name for n in snn.neurons], np.float64)({"x": x})
+    found = run(network, x, 3)
+    for name, node in network.layers.items():
+        np.testing.assert_array_equal(
+            np.stack([step.spikes[node] for step in found]), wanted.spikes[name]
+        )
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        "f = Flatten (last)",
+        "shape = Constant <value_ints: ints = [0, -1]> ()\nf = Reshape (last, shape)",
+        "s = Shape <start: int = 0, end: int = 1> (last)\n"
+        "rest = Constant <value_ints: ints = [-1]> ()\n"
+        "shape = Concat <axis: int = 0> (s, rest)\nf = Reshape (last, shape)",
+        "t = Transpose <perm: ints = [0, 2, 3, 1]> (last)\nf = Flatten (t)",
+    ],
+)
+def test_each_spelling_of_a_flatten(flatten: str) -> None:
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1)\n" + build.stair("c1", "last")
+        + f"{flatten}\ny = Gemm <transB: int = 1> (f, v)"
+    )  # fmt: skip
+    network, snn = lowered(spiking.network(body, {"w1": (4, 3, 3, 3), "v": (5, 4 * 64)}))
+    same_spikes(snn, network)
+    assert [n.kind for n in network.nodes.values()].count("Flatten") == 1
+
+
+def test_every_second_pixel_is_a_convolution_with_a_stride() -> None:
+    body = (
+        spiking.FIRST + "short = Slice (a1, none, many, axes, two)\n"
+        "c2 = Conv <pads: ints = [1,1,1,1], strides: ints = [2,2]> (a1, w2)\n"
+        "s2 = Add (c2, short)\n" + build.stair("s2", "last") + spiking.HEAD
+    )
+    sizes = {"none": [0, 0], "many": [99, 99], "axes": [2, 3], "two": [2, 2]}
+    constants = {name: np.asarray(values, np.int64) for name, values in sizes.items()}
+    network, snn = lowered(spiking.network(body, {**spiking.SHAPES, **constants}))
+    same_spikes(snn, network)
+    strided = [n for n in network.nodes.values() if n.onnx.startswith("scaling")]
+    assert [tuple(n.values["stride"]) for n in strided] == [(2, 2)]
+
+
+def test_an_offset_in_front_of_padding_gets_a_node_of_its_own() -> None:
+    network, snn = lowered(spiking.offset())
+    same_spikes(snn, network)
+    own = [n for n in network.nodes.values() if n.onnx.startswith("scaling")]
+    assert any(np.all(n.values["bias"] == -1) for n in own)
+
+
+def test_a_quantiser_of_the_input_stays_outside() -> None:
+    snn, _ = unit_spikes.run(spiking.encoded_input())
+    feeds = spiking.samples(snn, 3)
+    encoded = encode(snn, "metadata", 3)
+    network = lower(encoded.snn, {"x": feeds["x"][:2]})
+    assert "is computed outside" in network.statements[0]
+    x, _ = prepared(encoded, feeds, network.input)
+    wanted = numpy_engine(snn, 3, [n.name for n in snn.neurons], np.float64)(feeds)
+    found = run(network, x, 3)
+    for name, node in network.layers.items():
+        np.testing.assert_array_equal(
+            np.stack([step.spikes[node] for step in found]), wanted.spikes[name]
+        )
+
+
+def test_what_follows_the_linear_part_of_the_readout_stays_outside() -> None:
+    body = spiking.FIRST.replace("a1", "last") + spiking.HEAD.replace("y =", "l =")
+    network, _ = lowered(spiking.network(body + "\ny = Softmax (l)", spiking.SHAPES))
+    assert network.outputs == {"output": "l"}
+    assert "Softmax" in network.statements[0]
+
+
+def test_every_node_that_nir_cannot_hold_is_named() -> None:
+    snn, _ = unit_spikes.run(spiking.max_pool())
+    with pytest.raises(NotConvertible, match="max-pool of spikes") as error:
+        lower(snn, spiking.samples(snn, 2))
+    assert [refusal.op for refusal in error.value.refused] == ["MaxPoolCounts"]
+    assert "average pooling" in str(error.value)
+
+
+def test_a_kernel_without_square_equivalent_is_refused() -> None:
+    weights = {"w1": (4, 3, 1, 2), "v": (5, 4 * 8 * 7)}
+    snn, _ = unit_spikes.run(one_layer("Conv (x, w1)", weights))
+    with pytest.raises(NotConvertible, match="square"):
+        lower(snn, spiking.samples(snn, 2))
+
+
+def test_thresholds_that_are_not_1_are_refused() -> None:
+    snn = spiking.residual()
+    with pytest.raises(NotConvertible, match="--unit-spikes"):
+        lower(snn, spiking.samples(snn, 2))
+
+
+def test_where_elements_come_from_is_found_by_moving_numbers() -> None:
+    graph, _ = build.graph(
+        "r = Identity (x)\nt = Transpose <perm: ints = [0, 1, 3, 2]> (r)\ny = Neg (t)",
+        inputs="float[N,2,3,4] x", outputs="float[N,2,4,3] y",
+    )  # fmt: skip
+    x = np.zeros((2, 2, 3, 4), np.float32)
+    index = movement.positions(graph, {"x": x}, "r", (2, 3, 4), "t")
+    assert index is not None
+    np.testing.assert_array_equal(index, np.arange(24).reshape(2, 3, 4).swapaxes(1, 2))
+    assert movement.positions(graph, {"x": x}, "r", (2, 3, 4), "y") is None
+    assert movement.channel_selection(index, (2, 3, 4)) is None
+    assert movement.strided_selection(index, (2, 3, 4)) is None
+
+
+def test_a_pulse_starts_every_membrane_at_half_a_threshold() -> None:
+    network, _ = lowered(spiking.residual(), "pulse")
+    assert all(node.initial == 0 for node in network.nodes.values())
+    reference = Reference(as_nir(network))
+    x = spiking.samples(spiking.residual(), 1)["x"]
+    for step in range(40):
+        fired = reference.step(x).spikes
+        for name in ("start", "start1"):
+            assert np.all(fired[name][:, 0] == 1)
+            assert np.all(fired[name][:, 1] == (step > 0))

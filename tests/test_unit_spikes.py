@@ -1,0 +1,131 @@
+"""Thresholds and spikes of 1: the same spikes, in the structures that the pass lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from na_convert.passes import snap, unit_spikes
+
+import na_convert
+from na_convert import forms
+from na_convert.errors import NotConvertible, PassFailed, UsageError
+from na_convert.simulation import numpy_engine
+from na_convert.snn import Snn, neuron_nodes, parameters
+from na_convert.spec import check_graph, check_spiking
+
+from . import build, spiking
+
+FALLING = (
+    'a1 = na_convert.Staircase <levels: int = 3, tie_rule: string = "half_up">'
+    " (c1, step, falling, zero, half)\n"
+)
+
+
+def unit(snn: Snn) -> Snn:
+    made, report = unit_spikes.run(snn, spiking.samples(snn, 2))
+    check_graph(made.graph, "unit_spikes")
+    check_spiking(made.graph, "unit_spikes")
+    assert report.max_rel_error is not None
+    assert report.max_rel_error < 1e-6
+    for node in neuron_nodes(made.graph):
+        assert np.all(parameters(node).threshold == 1)
+        assert np.all(parameters(node).amplitude == 1)
+    return made
+
+
+def same_spikes(before: Snn, after: Snn, steps: int = 5) -> None:
+    feeds, names = spiking.samples(before, 4), [n.name for n in before.neurons]
+    wanted = numpy_engine(before, steps, names, np.float64)(feeds)
+    found = numpy_engine(after, steps, names, np.float64)(feeds)
+    for name in names:
+        assert np.any(wanted.spikes[name])
+        np.testing.assert_array_equal(found.spikes[name] != 0, wanted.spikes[name] != 0)
+        assert set(np.unique(found.spikes[name])) <= {0, 1}
+    for name, value in wanted.outputs[steps].items():
+        np.testing.assert_allclose(found.outputs[steps][name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(spiking.NETWORKS))
+def test_it_fires_the_same_spikes(name: str) -> None:
+    snn = spiking.NETWORKS[name]()
+    same_spikes(snn, unit(snn))
+
+
+@pytest.mark.parametrize("name", ["residual", "shared_sum", "offset", "per_channel"])
+def test_the_current_and_output_scales_are_told(name: str) -> None:
+    snn = spiking.NETWORKS[name]()
+    for old, new in zip(snn.neurons, unit(snn).neurons, strict=True):
+        np.testing.assert_allclose(np.multiply(old.threshold, new.current_scale), 1)
+        np.testing.assert_allclose(np.multiply(old.amplitude, new.output_scale), 1)
+
+
+def test_spikes_that_are_worth_less_than_nothing_turn_the_weights_behind_round() -> None:
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1, b1)\n" + FALLING
+        + f"c2 = Conv {spiking.CONV} (a1, w2)\n" + build.stair("c2", "last") + spiking.HEAD
+    )  # fmt: skip
+    snn = spiking.network(body, {**spiking.SHAPES, "falling": -0.4})
+    same_spikes(snn, unit(snn))
+
+
+def test_a_maximum_of_such_spikes_is_refused() -> None:
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1, b1)\n" + FALLING
+        + "p = MaxPool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (a1)\n"
+        + f"c2 = Conv {spiking.CONV} (p, w2)\n" + build.stair("c2", "last") + spiking.HEAD
+    )  # fmt: skip
+    snn = spiking.network(body, {**spiking.SHAPES, "falling": -0.4})
+    with pytest.raises(NotConvertible, match=r"MaxPool.*worth less than nothing"):
+        unit_spikes.run(snn)
+
+
+def test_a_network_with_unit_spikes_stays_as_it_is() -> None:
+    snn = unit(spiking.residual())
+    again, report = unit_spikes.run(snn)
+    assert again is snn
+    assert report.changed == 0
+
+
+def test_an_operator_that_passes_no_scale_on_is_refused_by_name() -> None:
+    snn = spiking.residual()
+    node = next(n for n in snn.graph.nodes if n.name == "Add_7")
+    node.op = "Softplus"
+    node.inputs = node.inputs[:1]
+    with pytest.raises(NotConvertible, match="Add_7"):
+        unit_spikes.run(snn)
+
+
+def test_a_change_of_numbers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_spikes, "LIMIT", 0.0)
+    with pytest.raises(PassFailed, match="would have passed"):
+        unit_spikes.run(spiking.residual(), spiking.samples(spiking.residual(), 2))
+
+
+@pytest.mark.parametrize("name", ["residual", "shared_sum", "offset"])
+def test_on_grids_too(name: str) -> None:
+    made, found = snap.run(unit(spiking.NETWORKS[name]()), {"x": 4.0}, 8)
+    assert found.exact, found.reason
+    assert unit_spikes.has_unit_spikes(made)
+
+
+def test_the_command_proves_it(tmp_path: Path) -> None:
+    path, to = tmp_path / "ann.onnx", tmp_path / "unit.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    result = na_convert.convert(path, output=to, unit_spikes=True)
+    assert result.equivalence is not None
+    assert all(figure.passed for figure in result.equivalence.figures)
+    assert result.passes[-1].name == "unit_spikes"
+    assert any("1 in the file" in note for note in result.notes)
+    assert unit_spikes.has_unit_spikes(forms.read(onnx.load(to)))
+    checked = na_convert.check(path, to, data={"x": build.images(4)})
+    assert checked.passed
+
+
+def test_int8_has_no_unit_spikes(tmp_path: Path) -> None:
+    path = tmp_path / "ann.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    with pytest.raises(UsageError, match="--unit-spikes is for float weights"):
+        na_convert.convert(path, unit_spikes=True, weights="int8")
