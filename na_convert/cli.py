@@ -71,6 +71,7 @@ from .outcome import (
     shown_layers,
     tell,
 )
+from .view_command import view_command
 
 if TYPE_CHECKING:
     from .results import Result
@@ -95,7 +96,7 @@ def group_options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Convert, inspect, check, simulate or export; a bare MODEL means convert."""
+    """Convert, inspect, check, simulate, export or view; a bare MODEL means convert."""
 
 
 @app.command("convert")
@@ -458,6 +459,7 @@ def simulate_command(
 
 
 app.command("export")(export_command)
+app.command("view")(view_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

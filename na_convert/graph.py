@@ -23,6 +23,7 @@ class Carried:
     """What graphsurgeon does not keep, to be written back by `export_graph`.
 
     Docs and metadata of nodes are by the name of their first output, which passes do not change.
+    Nodes of ours are documented anew by each form.
     """
 
     ir_version: int
@@ -51,7 +52,9 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
         graph_doc=model.graph.doc_string,
         metadata={p.key: p.value for p in model.metadata_props},
         node_docs={
-            n.output[0]: n.doc_string for n in model.graph.node if n.doc_string and n.output
+            n.output[0]: n.doc_string
+            for n in model.graph.node
+            if n.doc_string and n.output and n.domain != neurons.DOMAIN
         },
         node_metadata={
             n.output[0]: {p.key: p.value for p in n.metadata_props}

@@ -115,17 +115,25 @@ footer {{ margin-top: 3.5rem; padding-top: 0.9rem; border-top: 1px solid var(--r
   table {{ font-size: 0.84rem; }}
   .cards dd {{ font-size: 1.25rem; }}
 }}
+@page {{ margin: 14mm; }}
 @media print {{
   :root {{{_LIGHT}}}
   body {{ max-width: none; padding: 0; font-size: 10pt; }}
-  nav, summary {{ display: none; }}
+  nav {{ display: none; }}
+  summary {{ color: inherit; list-style: none; font-weight: 600; }}
+  details::details-content {{ content-visibility: visible; display: block; }}
+  .swatch, .verdict {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
   .charts {{ grid-template-columns: 1fr 1fr; gap: 1rem 1.4rem; }}
   h2 {{ margin-top: 1.4rem; }}
-  h2, h3, figcaption {{ break-after: avoid; }}
+  h2, h3, h2 + p, .table figcaption, summary, .legend {{ break-after: avoid; }}
   figure, tr, .cards, .aside {{ break-inside: avoid; }}
   .scroll {{ overflow: visible; }}
-  table {{ font-size: 8pt; }}
+  table {{ font-size: 7.5pt; }}
+  th, td {{ padding-right: 0.5rem; }}
+  thead th {{ white-space: normal; }}
   a {{ color: inherit; text-decoration: none; }}
+  footer {{ margin-top: 1rem; padding-top: 0.4rem; }}
 }}
+@supports selector(::details-content) {{ @media print {{ summary {{ display: none; }} }} }}
 @media (prefers-reduced-motion: reduce) {{ html {{ scroll-behavior: auto; }} }}
 """

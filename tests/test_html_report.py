@@ -22,12 +22,8 @@ from na_convert.results import Result
 from na_convert.simulator import Simulator
 
 from . import build
+from .browser import chromium
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -373,14 +369,10 @@ def test_without_matplotlib(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(measured: Result, tmp_path: Path, width: int, scheme: str) -> None:
     """No console message, nothing wider than the window, no text outside its drawing."""
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"needs {CHROMIUM}")
     path = tmp_path / "report.html"
     path.write_text(html_report(measured, "check"))
     said: list[str] = []
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as browser:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
@@ -403,8 +395,29 @@ def test_in_a_browser(measured: Result, tmp_path: Path, width: int, scheme: str)
         )
         assert _luminance(background) > 0.9 or scheme == "dark"
         assert _contrast(background, ink) > 7
-        browser.close()
     assert said == [path.as_uri()]
+
+
+@pytest.mark.browser
+def test_on_paper(measured: Result, tmp_path: Path) -> None:
+    """A4: nothing is wider than the paper between its margins, folded parts are open, colours of
+    the legend are printed, and no page is nearly empty because nothing may be broken."""
+    path = tmp_path / "report.html"
+    path.write_text(html_report(measured, "check"))
+    width, height = round((210 - 28) / 25.4 * 96), round((297 - 28) / 25.4 * 96)
+    with chromium() as browser:
+        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        page.goto(path.as_uri())
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("nav").is_hidden()
+        assert page.locator("details table").first.is_visible()
+        assert page.locator(".swatch").first.evaluate(
+            "found => getComputedStyle(found).printColorAdjust"
+        ) == "exact"  # fmt: skip
+        tall = page.evaluate("document.documentElement.scrollHeight")
+        pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True)))
+    assert tall / height <= pages <= 1.6 * tall / height + 1
 
 
 def _luminance(colour: str) -> float:

@@ -96,6 +96,7 @@ def _steady(summary: str) -> list[str]:
         "docs/ci.md",
         "docs/verification.md",
         "docs/data.md",
+        "docs/netron.md",
         "docs/nir.md",
         "docs/report.md",
         "docs/nir-readers.md",
@@ -111,7 +112,7 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_documented_options_are_those_of_the_command() -> None:
     documented = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/cli.md").read_text()))
     offered = {"--version"}
-    for command in ("convert", "inspect", "check", "simulate", "export"):
+    for command in ("convert", "inspect", "check", "simulate", "export", "view"):
         shown = run([sys.executable, "-m", "na_convert", command, "--help"], ROOT)
         offered |= set(re.findall(r"(--[a-z-]+)", shown))
     assert documented == offered

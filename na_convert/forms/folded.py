@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from .. import neurons
 from ..errors import ModelError
 from ..graph import Parts, all_nodes, export_parts, import_graph, is_ours
 from ..shapes import annotate
 from ..snn import STATEFUL_OPS, TIMESTEPS, Snn, neurons_from, require_form, written_as
+from .documentation import document
 
 FORM = "folded"
 TIMED_OPS = (*STATEFUL_OPS, "Encode", "Decode")
@@ -46,7 +46,12 @@ def folded_parts(snn: Snn) -> Parts:
     model = parts.light
     default = onnx.numpy_helper.from_array(np.asarray(snn.timesteps, np.int64), TIMESTEPS)
     model.graph.initializer.append(default)
-    _document(model, snn)
+    how = [
+        "runs any number of time steps: input timesteps, a default that",
+        "may be left out; outputs are those on the mean over the steps",
+        "between Encode and Decode tensors are [T*N, ...], time-major",
+    ]
+    document(model, snn, FORM, how, {TIMESTEPS: "number of time steps T; may be left out"})
     annotate(parts)
     return parts
 
@@ -62,17 +67,3 @@ def from_folded(model: onnx.ModelProto) -> Snn:
     graph.inputs = [t for t in graph.inputs if t.name != TIMESTEPS]
     graph.cleanup().toposort()
     return Snn(graph, neurons_from(props), int(props["na_convert.timesteps"]), carried)
-
-
-def _document(model: onnx.ModelProto, snn: Snn) -> None:
-    """A line on each neuron node, for Netron: which activation it stands for."""
-    by_name = {neuron.name: neuron for neuron in snn.neurons}
-    for node in model.graph.node:
-        neuron = by_name.get(node.name) if node.domain == neurons.DOMAIN else None
-        if neuron is None:
-            continue
-        what = f"{neuron.levels} levels" if neuron.levels else neuron.kind
-        node.doc_string = (
-            f"Integrate-and-fire neurons for the activation {neuron.output!r} ({what}, "
-            f"tie rule {neuron.tie_rule}) of {neuron.root!r}."
-        )

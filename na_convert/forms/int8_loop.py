@@ -18,11 +18,16 @@ from ..exactness import EXACT
 from ..graph import Parts, constant, export_parts
 from ..integer import IntegerNetwork, Layer, Move
 from ..snn import TIMESTEPS
+from .documentation import document_integer
 from .int8_file import KEY, describe
 from .int8_nodes import StepBuilder, Tensors, counts_name, theta_of
 
 FORM = "int8-loop"
 FINAL = "_final"
+_HOW = (
+    "whole numbers: int8 weights, uint8 counts of spikes, int32 sums",
+    "input timesteps: up to T; the Loop called time makes one a turn",
+)
 
 
 def int8_loop_parts(network: IntegerNetwork) -> Parts:
@@ -67,6 +72,8 @@ def int8_loop_parts(network: IntegerNetwork) -> Parts:
     parts = export_parts(graph, replace(carried, metadata={**kept, **own}))
     default = onnx.numpy_helper.from_array(np.asarray(network.timesteps, np.int64), TIMESTEPS)
     parts.light.graph.initializer.append(default)
+    what = {TIMESTEPS: f"number of time steps, 1 to {network.timesteps}; may be left out"}
+    document_integer(parts.light, network, FORM, _HOW, what)
     return parts
 
 

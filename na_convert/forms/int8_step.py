@@ -29,10 +29,12 @@ from ..exactness import EXACT
 from ..graph import Parts
 from ..integer import IntegerNetwork, Layer
 from ..integer_bounds import FLOAT32
+from ..snn import neuron_nodes
+from .documentation import document_integer
 from .int8_file import KEY, describe
 from .int8_loop import LoopTime
-from .int8_nodes import StepBuilder, unit_key
-from .step import STEPS, States
+from .int8_nodes import StepBuilder, counts_name, unit_key
+from .step import HOW, STEPS, States
 
 FORM = "int8-step"
 
@@ -44,6 +46,8 @@ def int8_step_parts(network: IntegerNetwork) -> Parts:
     """
     network = for_changing_input(network)
     graph = network.snn.graph.copy()
+    for node in neuron_nodes(graph):  # float, to be cut off: their names are those of the layers
+        node.name = f"{node.name}_float"
     states = States(graph)
     steps = states.enter(STEPS, np.zeros((), np.int64))
     before = {
@@ -64,7 +68,9 @@ def int8_step_parts(network: IntegerNetwork) -> Parts:
     carried = network.snn.carried
     kept = {key: value for key, value in carried.metadata.items() if key != EXACT}
     own = {"na_convert.form": FORM, KEY: describe(builder)}
-    return states.export(replace(carried, metadata={**kept, **own}))
+    parts = states.export(replace(carried, metadata={**kept, **own}))
+    document_integer(parts.light, network, FORM, HOW, states.docs())
+    return parts
 
 
 def counts_state(layer: Layer) -> str:
@@ -134,8 +140,8 @@ class StepTime(LoopTime):
     ) -> gs.Variable:
         assert before is not None
         theta = builder.constant(layer.name, "theta", np.asarray(layer.threshold, np.float32))
-        name = layer.name + suffix
-        return builder.emit("IFAnalog", [units, before, theta], name, name, np.uint8)
+        name, output = layer.name + suffix, counts_name(layer.output) + suffix
+        return builder.emit("IFAnalog", [units, before, theta], name, output, np.uint8)
 
     def wide(self, builder: StepBuilder, layer: Layer) -> list[gs.Tensor]:
         return [self.wide_bias(builder, layer), self._once]

@@ -9,10 +9,15 @@ import numpy as np
 from ..exactness import EXACT
 from ..graph import Parts, constant, export_parts
 from ..integer import IntegerNetwork
+from .documentation import document_integer
 from .int8_file import KEY, describe
 from .int8_nodes import StepBuilder, Time
 
 FORM = "int8-unrolled"
+_HOW = (
+    "whole numbers: int8 weights, uint8 counts of spikes, int32 sums",
+    "makes exactly T time steps; LAYER_t3 is a neuron layer at step 3",
+)
 
 
 def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
@@ -30,4 +35,6 @@ def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
     own = {"na_convert.form": FORM, KEY: describe(builder), "na_convert.fixed": str(steps)}
     carried = network.snn.carried
     kept = {key: value for key, value in carried.metadata.items() if key != EXACT}
-    return export_parts(graph, replace(carried, metadata={**kept, **own}))
+    parts = export_parts(graph, replace(carried, metadata={**kept, **own}))
+    document_integer(parts.light, network, FORM, _HOW)
+    return parts

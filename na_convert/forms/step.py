@@ -45,6 +45,7 @@ from ..graph import node as make_node
 from ..neurons import DOMAIN, NEURON_OPS
 from ..shapes import annotate, of_one_step
 from ..snn import Snn, neurons_from, require_form, written_as
+from .documentation import document
 
 FORM = "step"
 STEPS = "steps"
@@ -56,6 +57,11 @@ _SUFFIXES = {
     "IFPerChannel": ("membrane",),
     "MaxPoolCounts": ("total", "pooled"),
 }
+HOW = (
+    "makes one time step; state NAME comes back as NAME_next",
+    "first step: leave the states out; then pass on what came back",
+    "outputs are those on the mean over the steps up to now",
+)
 
 Array = NDArray[Any]
 Size = tuple[int | None, ...]
@@ -84,6 +90,7 @@ def step_parts(snn: Snn) -> Parts:
     count = make_node("Add", [steps, one], [steps_next], kept.names.fresh("count_steps"))
     graph.nodes.append(count)
     parts = kept.export(written_as(snn, FORM))
+    document(parts.light, snn, FORM, HOW, kept.docs())
     annotate(parts)
     return parts
 
@@ -143,6 +150,14 @@ class States:
         after.name = before.name + NEXT
         after.shape = [] if size is None else ["N", *size]
         self._graph.outputs.append(after)
+
+    def docs(self) -> dict[str, str]:
+        """What each input and output is, for somebody who reads the file."""
+        found = {}
+        for name in self.starts:
+            found[name] = "state before the step; left out: before the first step"
+            found[name + NEXT] = f"state after the step: {name} of the next one"
+        return found
 
     def export(self, carried: Carried) -> Parts:
         """The model of the graph, with the first values as initialisers."""

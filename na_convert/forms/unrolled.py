@@ -42,11 +42,16 @@ from ..regions import data_inputs, spiking_nodes
 from ..shapes import annotate, of_one_step
 from ..snn import Snn, float_type, neuron_nodes, parameters, require_form, written_as
 from . import folded
+from .documentation import document, part_doc
 
 FORM = "unrolled"
 NETWORK = "na_convert.network"
 MEMBRANE, AFTER = "negated_membrane", "negated_membrane_after"
 NEGATED = "_negated"
+_HOW = (
+    "makes exactly T time steps; what belongs to step t is called NAME/t",
+    "plain operators: LAYER/spikes/t are the spikes of a neuron layer",
+)
 _STEEP = {"alpha": -(2.0**25), "beta": 1 - 2.0**24}
 
 
@@ -56,6 +61,8 @@ def unrolled_parts(snn: Snn) -> Parts:
     parts = export_parts(graph, written_as(snn, FORM))
     stored = {i.name for i in parts.light.graph.initializer} | set(parts.weights)
     _keep_network(parts.light, snn, stored)
+    document(parts.light, snn, FORM, _HOW)
+    _document_steps(parts.light, snn)
     annotate(parts)
     return parts
 
@@ -90,6 +97,21 @@ def network_of(model: onnx.ModelProto) -> onnx.ModelProto:
     props = {p.key: p.value for p in model.metadata_props}
     network: onnx.ModelProto = onnx.ModelProto.FromString(base64.b64decode(props[NETWORK]))
     return network
+
+
+def _document_steps(model: onnx.ModelProto, snn: Snn) -> None:
+    """Say of each node that belongs to a neuron layer what it is: NAME/PART/STEP, or NAME/STEP."""
+    by_name = {neuron.name: neuron for neuron in snn.neurons}
+    layers = [(n.name, parameters(n)) for n in neuron_nodes(snn.graph) if n.name in by_name]
+    for node in model.graph.node:
+        for name, found in layers:
+            if node.name.startswith(f"{name}/"):
+                part, _, t = node.name.removeprefix(f"{name}/").rpartition("/")
+                what = f"{part.replace('_', ' ')}, step {t} of {snn.timesteps},"
+                brief = part != "spikes" or t != "1"
+                node.doc_string = part_doc(by_name[name], found, what, brief=brief)
+                if node.op_type == "HardSigmoid":
+                    node.doc_string += "\nhere an exact step, on the negated membrane a = 1/2 - u"
 
 
 def _keep_network(model: onnx.ModelProto, snn: Snn, stored: set[str]) -> None:
