@@ -21,6 +21,7 @@ from .errors import NotConvertible, UsageError
 from .excerpt import take_excerpt
 from .forms import folded
 from .graph import Parts, all_nodes, op_counts
+from .input_range import largest_inputs
 from .model_io import Loaded
 from .nir_file.export import check_options, write_network
 from .nir_file.file import SUFFIX
@@ -34,7 +35,6 @@ from .snn import Snn
 from .tuning import MAX_TIMESTEPS, Target, check_target, tune
 
 EXACT_TIMESTEPS = 32  # up to which sums are proven to stay exact, if not the file's T is larger
-_BOUND_ROWS = 256
 
 
 def convert(
@@ -224,7 +224,7 @@ def _made(
 ) -> _Made:
     if isinstance(form, forms.Int8Form):  # integers are exact by themselves
         int8 = integer_conversion.convert(tuned, staircase_ann, samples, form, tie=tie, given=given)
-        made = _Made(tuned, None, None, int8, int8.parts)
+        made = _Made(tuned, None, int8.exactness, int8, int8.parts)
     else:
         snn, exactness = _on_grids(tuned, samples) if exact else (tuned, None)
         unrounded = tuned if snn is not tuned else None
@@ -255,14 +255,9 @@ def _verified(
 
 def _on_grids(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
     """``network`` with its weights on grids, for inputs as large as those of ``samples``."""
-    bounds = {}
-    for tensor in network.graph.inputs:
-        feed, largest = samples.feeds[tensor.name], 0.0
-        for start in range(0, len(samples), _BOUND_ROWS):
-            values = np.asarray(feed[start : start + _BOUND_ROWS])
-            largest = max(largest, float(np.max(np.abs(values), initial=0)))
-        bounds[tensor.name] = largest or 1.0
-    return snap.run(network, bounds, max(EXACT_TIMESTEPS, network.timesteps))
+    return snap.run(
+        network, largest_inputs(network, samples), max(EXACT_TIMESTEPS, network.timesteps)
+    )
 
 
 def _written(

@@ -13,15 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .data import Samples
 from .exactness import exactness_of
 from .results import WARNING, InputRange
 from .snn import Snn
+
+_ROWS = 256  # that are read at once
 
 
 def proven_inputs(network: Snn) -> dict[str, float]:
     """The largest absolute value of each input for which ``network`` is proven; empty: no proof."""
     found = exactness_of(network)
     return {} if found is None else found.bounds
+
+
+def largest_inputs(network: Snn, samples: Samples) -> dict[str, float]:
+    """The largest absolute value of each input in ``samples``: what a proof is made for."""
+    bounds = {}
+    for tensor in network.graph.inputs:
+        feed, largest = samples.feeds[tensor.name], 0.0
+        for start in range(0, len(samples), _ROWS):
+            values = np.asarray(feed[start : start + _ROWS])
+            largest = max(largest, float(np.max(np.abs(values), initial=0)))
+        bounds[tensor.name] = largest or 1.0
+    return bounds
 
 
 def ranges_of(

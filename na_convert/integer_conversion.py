@@ -16,12 +16,13 @@ from .data import Samples
 from .errors import UsageError
 from .forms import Int8Form
 from .graph import Parts
+from .input_range import largest_inputs
 from .integer import IntegerNetwork
 from .layers import match_layers
-from .passes import quantise_weights
+from .passes import exact_stem, quantise_weights
 from .passes.quantise_weights import Quantised
 from .passes.tie_shortcuts import Tied, tie_shortcuts
-from .results import Quantisation
+from .results import Exactness, Quantisation
 from .running import file_runner
 from .snn import Snn, neuron_nodes, parameters
 from .teacher_forcing import runner
@@ -35,11 +36,15 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Int8:
-    """The integer network, its file, and what is reported of it."""
+    """The integer network, its file, and what is reported of it.
+
+    ``exactness``: whether its analog part is on grids (`passes.exact_stem`).
+    """
 
     network: IntegerNetwork
     parts: Parts
     report: Quantisation
+    exactness: Exactness
 
 
 def convert(
@@ -64,33 +69,54 @@ def convert(
     """
     if tie not in TIES:
         raise UsageError(f"--tie-shortcuts {tie}: one of {', '.join(TIES)} is needed")
+    on_grids, exactness = exact_stem.run(network, largest_inputs(network, samples),
+                                         network.timesteps)  # fmt: skip
+    found = _quantised(on_grids, staircase_ann, samples, form, tie=tie, given=given)
+    return Int8(found.network, form.parts(found.network), found.report, exactness)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    network: IntegerNetwork
+    report: Quantisation
+
+
+def _quantised(
+    network: Snn,
+    staircase_ann: gs.Graph,
+    samples: Samples,
+    form: Int8Form,
+    *,
+    tie: str,
+    given: bool,
+) -> _Chosen:
     typical = _typical(network, staircase_ann, samples) if given else None
     free, tied = None, tie_shortcuts(network)
     if tie != "always" or not tied.raised:
         free = quantise_weights.run(network, network.timesteps, typical)
     if not tied.raised:
         assert free is not None
-        return _written(free, form, Tied(network, {}), "no shortcut whose thresholds differ", given)
+        return _chosen(free, Tied(network, {}), "no shortcut whose thresholds differ", given)
     if tie == "never" or (tie == "auto" and not given):
         assert free is not None
         why = "as asked" if tie == "never" else "no data to decide on: thresholds stay"
-        return _written(free, form, Tied(network, {}), why, given)
+        return _chosen(free, Tied(network, {}), why, given)
     bound = quantise_weights.run(
         tied.network, network.timesteps, _of_tied(typical, network, tied.network)
     )
     if free is None:
-        return _written(bound, form, tied, "as asked", given)
+        return _chosen(bound, tied, "as asked", given)
     score = [_score(each, form, staircase_ann, network, samples) for each in (free, bound)]
     what = "accuracy" if samples.labels is not None else "agreement"
     why = f"{what} at T = {network.timesteps}: {score[0]:.1%} as they are, {score[1]:.1%} tied"
     if score[1] >= score[0]:
-        return _written(bound, form, tied, why, given)
-    return _written(free, form, Tied(network, {}), why, given)
+        return _chosen(bound, tied, why, given)
+    return _chosen(free, Tied(network, {}), why, given)
 
 
-def _written(found: Quantised, form: Int8Form, tied: Tied, why: str, corrected: bool) -> Int8:
+def _chosen(found: Quantised, tied: Tied, why: str, corrected: bool) -> _Chosen:
     report = Quantisation(found.layers, bool(tied.raised), why, tied.raised, corrected)
-    return Int8(found.network, form.parts(found.network), report)
+    return _Chosen(found.network, report)
 
 
 def _typical(network: Snn, staircase_ann: gs.Graph, samples: Samples) -> dict[str, Array]:

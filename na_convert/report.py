@@ -18,6 +18,7 @@ from .nir_lines import nir_lines
 from .results import (
     WARNING,
     BiasCalibration,
+    Exactness,
     Figure,
     LayerResult,
     Neuron,
@@ -327,11 +328,21 @@ def _levels(neurons: Sequence[Neuron]) -> str:
     return f"p = {', '.join(str(levels) for levels in found)}" if found else ""
 
 
+def _exact_integers(found: Exactness) -> str:
+    """Integers are exact; what is computed in front of them is on grids, or not."""
+    if not found.exact:
+        return f"from the first neurons' current on, which is a float sum ({found.reason})"
+    bounds = ", ".join(f"|{name}| up to {bound:.4g}" for name, bound in found.bounds.items())
+    return f"same counts in every engine, proven for {bounds}"
+
+
 def _exact(result: Result) -> str:
     """Whether all engines count alike, and what that did to the weights and the levels."""
     found = result.exactness
     if found is None:
         return ""
+    if result.quantisation is not None:
+        return _exact_integers(found)
     if not found.exact or found.worst is None:
         return f"no: {found.reason}"
     text = (

@@ -6,15 +6,12 @@ the file's own largest T are not made: the result is then that of the largest T.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from .. import graph as g
 from ..errors import ModelError
-from ..exactness import EXACT
 from ..graph import Parts, constant, export_parts
 from ..integer import IntegerNetwork, Layer, Move
 from ..snn import TIMESTEPS
@@ -67,9 +64,7 @@ def int8_loop_parts(network: IntegerNetwork) -> Parts:
     graph.inputs.append(timesteps)
     graph.cleanup().toposort()
     own = {"na_convert.form": FORM, KEY: describe(inside, outside)}
-    carried = network.snn.carried
-    kept = {key: value for key, value in carried.metadata.items() if key != EXACT}
-    parts = export_parts(graph, replace(carried, metadata={**kept, **own}))
+    parts = export_parts(graph, network.snn.carried.with_metadata(own))
     default = onnx.numpy_helper.from_array(np.asarray(network.timesteps, np.int64), TIMESTEPS)
     parts.light.graph.initializer.append(default)
     what = {TIMESTEPS: f"number of time steps, 1 to {network.timesteps}; may be left out"}

@@ -25,7 +25,6 @@ from dataclasses import replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..exactness import EXACT
 from ..graph import Parts
 from ..integer import IntegerNetwork, Layer
 from ..integer_bounds import FLOAT32
@@ -65,10 +64,8 @@ def int8_step_parts(network: IntegerNetwork) -> Parts:
         states.leave(before[layer.output], after, layer.shape)
     states.leave(steps, now, None)
     graph.cleanup().toposort()
-    carried = network.snn.carried
-    kept = {key: value for key, value in carried.metadata.items() if key != EXACT}
     own = {"na_convert.form": FORM, KEY: describe(builder)}
-    parts = states.export(replace(carried, metadata={**kept, **own}))
+    parts = states.export(network.snn.carried.with_metadata(own))
     document_integer(parts.light, network, FORM, HOW, states.docs())
     return parts
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from ..exactness import EXACT
 from ..graph import Parts, constant, export_parts
 from ..integer import IntegerNetwork
 from .documentation import document_integer
@@ -33,8 +30,6 @@ def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
     builder.read_out(counts, constant("timesteps", np.asarray(steps, np.int64)))
     graph.cleanup().toposort()
     own = {"na_convert.form": FORM, KEY: describe(builder), "na_convert.fixed": str(steps)}
-    carried = network.snn.carried
-    kept = {key: value for key, value in carried.metadata.items() if key != EXACT}
-    parts = export_parts(graph, replace(carried, metadata={**kept, **own}))
+    parts = export_parts(graph, network.snn.carried.with_metadata(own))
     document_integer(parts.light, network, FORM, _HOW)
     return parts
