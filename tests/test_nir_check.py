@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,6 +145,24 @@ def test_the_nir_file_of_another_ann_is_refused(
     monkeypatch.setattr(nir_network, "read", lambda path: network)
     assert check("--reader good") == 2
     assert "net.nir: does not take the ANN's input [6]" in capsys.readouterr().err
+
+
+def test_the_nir_file_of_another_ann_of_the_same_shapes_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file says which ANN it is made of; where it does not, a note says so."""
+    assert check("--reader good") == 0
+    said = "note: net.nir: does not say which ANN it is made of"
+    assert said in capsys.readouterr().out
+    graph = nir_nets.layered()
+    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    sha256 = hashlib.sha256((folder / "ann.onnx").read_bytes()).hexdigest()
+    graph.metadata["ann_sha256"] = sha256
+    assert check("--reader good") == 0
+    assert said not in capsys.readouterr().out
+    graph.metadata["ann_sha256"] = "0" * 64
+    assert check("--reader good") == 2
+    assert "net.nir: is made of another ANN than ann.onnx" in capsys.readouterr().err
 
 
 def test_a_file_that_says_no_time_steps_is_none_of_ours(

@@ -285,6 +285,13 @@ def _with_half_flatten(graph: Any) -> None:
     graph.nodes["second"] = nir_nets.STAND_IN.Flatten(start_dim=2, end_dim=-1)
 
 
+def test_thresholds_that_are_not_above_zero_are_refused() -> None:
+    graph = nir_nets.layered()
+    graph.nodes["n2"].v_threshold = np.zeros(8)
+    with pytest.raises(ModelError, match="'n2' has thresholds that are not above 0"):
+        from_graph(graph, "net.nir")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -18,6 +18,7 @@ import onnx
 import pytest
 
 from na_convert import cli
+from na_convert.errors import ModelError
 from na_convert.nir_readers import network as nir_network
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
@@ -168,6 +169,20 @@ def test_a_file_that_is_no_nir_is_said_to_be_so(content: bytes, tmp_path: Path) 
     path = tmp_path / "net.nir"
     path.write_bytes(content)
     with pytest.raises(Exception, match=r"net\.nir: not a NIR file that can be read"):
+        nir_network.read(path)
+
+
+def test_arrays_too_large_for_the_memory_are_refused_unread(tmp_path: Path) -> None:
+    need("nir")
+    import h5py
+    import nir
+
+    path = tmp_path / "net.nir"
+    nir.write(path, nir_nets.layered(nir))
+    with h5py.File(path, "a") as opened:
+        opened.create_dataset("node/nodes/n1/r2", (1 << 20, 1 << 20), "f4", compression="gzip")
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ModelError, match=r"net\.nir: its arrays take 4096 GiB"):
         nir_network.read(path)
 
 

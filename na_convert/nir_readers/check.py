@@ -99,6 +99,7 @@ def check_readers(
         )
     steps = _timesteps(network, nir_file, timesteps)
     loaded = model_io.load(Path(ann))
+    origin = _check_origin(network, loaded.sha256, nir_file, ann)
     found = samples_for(loaded, data, preprocessing, labels)
     few = rows(found.feeds, 0, samples)
     images = _single_input(few, ann)
@@ -128,7 +129,7 @@ def check_readers(
             for each in compared
         ),
         missing=tuple(missing),
-        notes=(*found.notes, *_notes(found, len(images))),
+        notes=(*found.notes, *origin, *_notes(found, len(images))),
         seconds=time.perf_counter() - start,
     )
 
@@ -160,6 +161,20 @@ def _timesteps(network: Network, path: str | Path, asked: int | None) -> int:
             "`na-convert export`", remedy="give -T, or export it with na-convert",
         )  # fmt: skip
     return int(said)
+
+
+def _check_origin(
+    network: Network, sha256: str, path: str | Path, ann: str | Path
+) -> tuple[str, ...]:
+    """A note where the file does not say which ANN it is of; raises UsageError for another one."""
+    said = network.metadata.get("ann_sha256")
+    if said is None:
+        return (f"{path}: does not say which ANN it is made of; {ann} was taken on trust",)
+    if said != sha256:
+        raise UsageError(
+            f"{path}: is made of another ANN than {ann}", remedy="export this ANN, or give its own"
+        )
+    return ()
 
 
 def _single_input(feeds: dict[str, Any], ann: str | Path) -> Array:

@@ -21,6 +21,7 @@ from ..errors import ModelError, UsageError
 Array: TypeAlias = NDArray[Any]
 
 _OLDEST = (1, 0, 6)
+_LARGEST = 1 << 33  # bytes of all arrays of a file
 _REMEDY = "only files of `na-convert export` are read here"
 
 
@@ -106,6 +107,7 @@ def read(path: Path) -> Network:
     read, or holds what ``na-convert export`` does not write.
     """
     nir = _package()
+    _check_size(path)
     try:
         graph = nir.read(path, type_check=False)
     except Exception as found:  # h5py and nir raise whatever they meet
@@ -136,6 +138,26 @@ def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
     metadata = dict(getattr(graph, "metadata", None) or {})
     ops = {name: _op(name, nodes[name], where) for name in order}
     return Network(ops, {name: sources[name] for name in order}, metadata)
+
+
+def _check_size(path: Path) -> None:
+    """Raises ModelError where the arrays of a file would not fit into the memory: HDF5 stores a
+    terabyte of zeros in a few bytes."""
+    import h5py
+
+    sizes = []
+
+    def add(name: str, entry: Any) -> None:
+        if isinstance(entry, h5py.Dataset):
+            sizes.append(int(entry.size or 0) * int(entry.dtype.itemsize))
+
+    try:
+        with h5py.File(path, "r") as opened:
+            opened.visititems(add)
+    except Exception:  # not HDF5: nir says so in its own words
+        return
+    if sum(sizes) > _LARGEST:
+        raise ModelError(f"{path}: its arrays take {sum(sizes) / 2**30:.0f} GiB", remedy=_REMEDY)
 
 
 def _package() -> Any:
@@ -190,6 +212,8 @@ def _neurons(name: str, node: Any, where: str) -> Neurons:
         raise ModelError(f"{where}: {name!r} has r other than 1", node=name, remedy=_REMEDY)
     metadata = dict(getattr(node, "metadata", None) or {})
     threshold = np.asarray(node.v_threshold)
+    if not (np.isfinite(threshold) & (threshold > 0)).all():
+        raise ModelError(f"{where}: {name!r} has thresholds that are not above 0", node=name)
     share = np.asarray(metadata.get("initial_membrane", 0.0), threshold.dtype)
     return Neurons(threshold, share * threshold, str(metadata.get("onnx", name)))
 
