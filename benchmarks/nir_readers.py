@@ -102,8 +102,8 @@ def cells(each: Comparison) -> tuple[str, str, str]:
         sum(getattr(layer, name) for layer in each.layers)
         for name in ("differ", "counts", "unexplained")
     )
-    if not differ:
-        return f"0 of {counts:,}", "0", "-"
+    if not each.causes:
+        return f"{differ:,} of {counts:,}", f"{left:,}", "float sums" if differ else "-"
     joins = [cause.alone for cause in each.causes if cause.node and cause.alone]
     alone = [f"{cause.what}: {cause.alone:,}" for cause in each.causes if not cause.node]
     if joins:

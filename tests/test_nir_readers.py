@@ -16,7 +16,8 @@ from na_convert.errors import CheckFailed, ModelError, UsageError
 from na_convert.nir_readers import network as nir_network
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
-from na_convert.nir_readers.law import OURS, Law, candidates, describe, fire
+from na_convert.nir_readers.law import OURS, Law, describe, fire
+from na_convert.nir_readers.law_search import candidates
 from na_convert.nir_readers.network import Network, from_graph
 from na_convert.nir_readers.readers import Reader
 from na_convert.nir_readers.simulate import Deviation, Recording, simulate
@@ -98,7 +99,7 @@ def test_deviations_together_are_all_named(law: Law) -> None:
 
 def test_a_deviation_that_few_neurons_show_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ties are rare: the law is looked for on neurons that the law up to then does not explain."""
-    monkeypatch.setattr("na_convert.nir_readers.compare._SHOWN", 5)
+    monkeypatch.setattr("na_convert.nir_readers.law_search._SHOWN", 5)
     law = Law(reset="zero", strict=True)
     found = outcome(nir_nets.residual(), (2, 6, 6), Deviation(law))
     assert [cause.what for cause in found.causes] == [describe(law, n) for n in law.deviations]
@@ -138,6 +139,22 @@ def test_float_sums_in_another_order_are_no_deviation() -> None:
     assert (found.layers[0].spikes, found.layers[0].reader_spikes) == (0, 1)
 
 
+def test_what_a_rounded_first_current_does_behind_it_is_explained() -> None:
+    """A spike that float moves in the first layer moves others, and nothing is unexplained."""
+    network = from_graph(nir_nets.layered())
+    reference = reference_for(network, [nir_nets.images((6,))])
+
+    def nudged(path: Path, inputs: Any, neurons: Mapping[str, Any]) -> Recording:
+        plain = simulate(network, inputs, dtype=np.float32)
+        stem = {"n1": plain.currents["n1"] * np.float32(1 - 1e-6)}  # ties become misses
+        return simulate(network, inputs, stem=stem, dtype=np.float32)
+
+    found = compare(FILE, network, Reader("fake", "1.0", nudged), reference)
+    assert (found.verdict, found.causes) == ("rounding", ())
+    assert all(layer.differ > 0 for layer in found.layers)
+    assert all(layer.unexplained == layer.own == 0 for layer in found.layers)
+
+
 def test_laws_by_hand() -> None:
     """Threshold 1, start 1/2: what each law fires under 1, 1, 3/2, -3, 3/2, 3/2 is worked out."""
     currents = np.array([1, 1, 1.5, -3, 1.5, 1.5])
@@ -155,6 +172,19 @@ def test_laws_by_hand() -> None:
 
 
 # --- the graph ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["left_out", "late"])
+def test_two_branches_that_are_lost_are_both_named(how: str) -> None:
+    graph = nir_nets.residual()
+    graph.nodes["more"] = nir_nets.conv(nir_nets.STAND_IN, np.random.default_rng(5), 4, 4, 1)
+    graph.edges += [("n2", "more"), ("more", "n3")]
+    edges: dict[str, Any] = {how: frozenset([("shortcut", "n3"), ("more", "n3")])}
+    found = outcome(graph, (2, 6, 6), Deviation(**edges))
+    assert [cause.what.split(" gives ")[0] for cause in found.causes] == [
+        "what 'more'", "what 'shortcut'"
+    ]  # fmt: skip
+    assert all(layer.unexplained == 0 for layer in found.layers)
 
 
 @pytest.mark.parametrize(("how", "words"), [("left_out", "is left out"), ("late", "a step late")])

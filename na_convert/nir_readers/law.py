@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from itertools import combinations, product
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -105,54 +104,3 @@ def _spikes(law: Law, membrane: Array, theta: Array) -> Array:
         return found
     reached: Array = membrane > theta if law.strict else membrane >= theta
     return reached.astype(membrane.dtype)
-
-
-# --- which law ------------------------------------------------------------------------------------
-
-_ALTERNATIVES: Mapping[str, tuple[Any, ...]] = {
-    "reset": ("zero", "twice"),
-    "strict": (True,),
-    "many": (True,),
-    "floor": (0.0, -1.0),
-    "leak": (0.9, 0.5, 0.8, 0.95, 0.99),
-    "blank": (True,),
-}
-_MOST = 4  # deviations at once
-
-
-def candidates() -> Iterator[Law]:
-    """Every law that is looked for, those with fewer deviations first; ours is the first."""
-    for count in range(_MOST + 1):
-        for names in combinations(_ALTERNATIVES, count):
-            for values in product(*(_ALTERNATIVES[name] for name in names)):
-                law = Law(**dict(zip(names, values, strict=True)))
-                if not (law.many and law.reset != "subtract"):
-                    yield law
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What some neurons of one layer were given and did: [T, n] each, parameters [n]."""
-
-    currents: Array
-    spikes: Array
-    threshold: Array
-    initial: Array
-
-
-def identify(layers: Sequence[Observed]) -> tuple[Law, int]:
-    """The law with the fewest deviations that has all these spikes, and how many it has not (0);
-    if there is none, the law that comes nearest."""
-    best, least = OURS, -1
-    for law in candidates():
-        wrong = 0
-        for seen in layers:
-            found = fire(law, seen.currents, seen.threshold, seen.initial)
-            wrong += int(np.count_nonzero(found != seen.spikes))
-            if 0 <= least <= wrong:
-                break
-        if least < 0 or wrong < least:
-            best, least = law, wrong
-        if least == 0:
-            break
-    return best, least

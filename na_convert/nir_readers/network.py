@@ -94,6 +94,17 @@ class Network:
         return {name: op for name, op in self.ops.items() if isinstance(op, Neurons)}
 
     @property
+    def stem(self) -> list[str]:
+        """The neuron layers that no other neurons feed: their current is the input's alone."""
+        fed: dict[str, bool] = {}
+        for name in self.ops:
+            fed[name] = any(
+                fed[source] or isinstance(self.ops[source], Neurons)
+                for source in self.sources[name]
+            )
+        return [name for name in self.neurons if not fed[name]]
+
+    @property
     def output(self) -> str:
         """The Output node: the only one that nothing reads."""
         read = {source for sources in self.sources.values() for source in sources}

@@ -51,12 +51,14 @@ def simulate(
     deviation: Deviation = Deviation(),
     *,
     given: Mapping[str, Array] | None = None,
+    stem: Mapping[str, Array] | None = None,
     dtype: Any = np.float64,
 ) -> Recording:
     """Run ``network`` on ``inputs`` [T, N, ...] in ``dtype``.
 
     With ``given``, spikes by layer, each layer passes those on instead of its own: every current
-    is then what it would be behind these spikes.
+    is then what it would be behind these spikes. ``stem`` are currents [T, N, ...] of layers that
+    take the place of those computed here.
     """
     values: dict[str, Array] = {}
     currents, spikes = {}, {}
@@ -66,6 +68,8 @@ def simulate(
         ]
         total = sum(arriving[1:], arriving[0]) if arriving else inputs.astype(dtype)
         if isinstance(op, Neurons):
+            if stem and name in stem:
+                total = np.broadcast_to(stem[name], total.shape).astype(dtype)
             currents[name] = total
             spikes[name] = fire(deviation.law, total, op.threshold, op.initial)
             values[name] = spikes[name] if given is None else given[name].astype(dtype)
