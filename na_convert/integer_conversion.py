@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -91,27 +91,28 @@ def _quantised(
     given: bool,
 ) -> _Chosen:
     typical = _typical(network, staircase_ann, samples) if given else None
-    free, tied = None, tie_shortcuts(network)
-    if tie != "always" or not tied.raised:
-        free = quantise_weights.run(network, network.timesteps, typical)
-    if not tied.raised:
-        assert free is not None
-        return _chosen(free, Tied(network, {}), "no shortcut whose thresholds differ", given)
-    if tie == "never" or (tie == "auto" and not given):
-        assert free is not None
+    steps, tied = network.timesteps, tie_shortcuts(network)
+    if not tied.raised or tie == "never" or (tie == "auto" and not given):
+        free = quantise_weights.run(network, steps, typical)
         why = "as asked" if tie == "never" else "no data to decide on: thresholds stay"
+        if not tied.raised:
+            why = "no shortcut whose thresholds differ"
         return _chosen(free, Tied(network, {}), why, given)
-    bound = quantise_weights.run(
-        tied.network, network.timesteps, _of_tied(typical, network, tied.network)
-    )
-    if free is None:
+    bound = quantise_weights.run(tied.network, steps, _of_tied(typical, network, tied.network))
+    if not given:
         return _chosen(bound, tied, "as asked", given)
+    free = quantise_weights.run(network, steps, typical)
     score = [_score(each, form, staircase_ann, network, samples) for each in (free, bound)]
     what = "accuracy" if samples.labels is not None else "agreement"
-    why = f"{what} at T = {network.timesteps}: {score[0]:.1%} as they are, {score[1]:.1%} tied"
-    if score[1] >= score[0]:
-        return _chosen(bound, tied, why, given)
-    return _chosen(free, Tied(network, {}), why, given)
+    why = f"{what} at T = {steps}: {score[0]:.1%} as they are, {score[1]:.1%} tied"
+    if tie == "always":
+        found = _chosen(bound, tied, f"as asked; {why}", given)
+    elif score[1] >= score[0]:
+        found = _chosen(bound, tied, why, given)
+    else:
+        found = _chosen(free, Tied(network, {}), why, given)
+    report = replace(found.report, measured=what, score=score[0], tied_score=score[1])
+    return replace(found, report=report)
 
 
 def _chosen(found: Quantised, tied: Tied, why: str, corrected: bool) -> _Chosen:

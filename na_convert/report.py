@@ -15,6 +15,7 @@ from .cells import file_size, flat, number, percent, plain_table, range_of, shor
 from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .nir_lines import nir_lines
+from .quantisation_table import quantisation_table
 from .results import (
     WARNING,
     BiasCalibration,
@@ -54,6 +55,8 @@ def _tables(result: Result, verbose: bool) -> Iterator[Table]:
     yield _before_after(result)
     if result.neurons:
         yield _layers(result.neurons, found.layers if found else ())
+    if result.quantisation is not None:
+        yield quantisation_table(result.quantisation)
     if result.refused:
         yield refusals(result.refused)
     if result.bias_calibration is not None:

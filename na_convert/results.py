@@ -469,6 +469,7 @@ class QuantisedLayer:
         shortcut_error: what shortcuts are off by, in thresholds, at half the largest count.
         wide: computed in float32 on whole numbers, not in int8.
         largest_sum: of the layer in the worst case, in units of its weights.
+        thresholds: the smallest and the largest of its channels, in the same units.
     """
 
     name: str
@@ -481,6 +482,7 @@ class QuantisedLayer:
     shortcut_error: float
     wide: bool
     largest_sum: int
+    thresholds: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -490,6 +492,8 @@ class Quantisation:
     Attributes:
         tied: whether thresholds along identity shortcuts were made equal, and ``why``.
         raised: by layer, the largest factor by which a threshold was raised for that.
+        measured: what decided, "accuracy" or "agreement" at T, if it was measured on data;
+            ``score`` without and ``tied_score`` with tied thresholds, from 0 to 1.
         corrected: whether biases make up for the mean error of rounding, on the user's data.
     """
 
@@ -498,6 +502,9 @@ class Quantisation:
     why: str
     raised: dict[str, float] = field(default_factory=dict)
     corrected: bool = False
+    measured: str | None = None
+    score: float | None = None
+    tied_score: float | None = None
 
 
 @dataclass(frozen=True)

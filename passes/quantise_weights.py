@@ -355,6 +355,7 @@ class _Builder:
                 ratio.error,
                 layer.wide,
                 worst_sum(layer, self.most, self.timesteps),
+                (int(layer.threshold.min()), int(layer.threshold.max())),
             )
         )
 

@@ -129,6 +129,19 @@ def test_the_step_form_through_convert_check_and_simulate(
         api.simulate(output, data=few, timesteps=3)
 
 
+def test_what_tying_costs_is_measured(few: dict[str, np.ndarray], tmp_path: Path) -> None:
+    found = api.convert(
+        EXAMPLE, output=tmp_path / "tied.onnx", timesteps=T, data=few, weights="int8",
+        tie_shortcuts="always", check=False,
+    ).quantisation  # fmt: skip
+    assert found is not None
+    assert (found.tied, found.measured) == (True, "accuracy")
+    assert found.raised
+    assert found.score is not None
+    assert found.tied_score is not None
+    assert found.why.startswith(f"as asked; accuracy at T = {T}: {found.score:.1%} as they are")
+
+
 def test_the_file_needs_onnxruntime_alone(made: Result) -> None:
     assert made.output is not None
     model = load(Path(made.output.path)).model
