@@ -21,12 +21,12 @@ if not (_HERE / "passes").is_dir():
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import check, convert, explain, export, inspect, record, simulate
+    from .api import check, convert, explain, export, export_integers, inspect, record, simulate
     from .simulator import Simulator
 
 __all__ = [
-    "Simulator", "__version__", "check", "convert", "explain", "export", "inspect", "record",
-    "simulate",
+    "Simulator", "__version__", "check", "convert", "explain", "export", "export_integers",
+    "inspect", "record", "simulate",
 ]  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""The Python API: `convert`, `inspect`, `check`, `simulate`, `record`, `export`; the command line
-uses it."""
+"""The Python API: `convert`, `inspect`, `check`, `simulate`, `record`, `export` and
+`export_integers`; the command line uses it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .early_exit import run_until_decided
 from .equivalence import check
 from .errors import UsageError
 from .forms import folded
+from .hardware.export import export_integers
 from .input_range import beyond_the_proof, merged, proven_inputs, ranges_of
 from .nir_file.export import export
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from .explanation import Explanation
     from .simulation import Simulation
 
-__all__ = ["check", "convert", "explain", "export", "inspect", "record", "simulate"]
+__all__ = [
+    "check", "convert", "explain", "export", "export_integers", "inspect", "record", "simulate",
+]  # fmt: skip
 
 
 def inspect(

@@ -12,4 +12,5 @@ AC_PJ = 0.9
 MARGIN = 0.01  # fractions; a relative change of energy
 
 NIR_TARGETS = ("generic", "sinabs", "norse", "snntorch", "spikingjelly", "lava", "spinnaker2")
+HARDWARE_FILES = (".npz", ".h")  # what `export` writes integer networks to
 MEMBRANES = ("metadata", "pulse", "bias")  # how a NIR file holds the membrane before the first step

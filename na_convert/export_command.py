@@ -1,15 +1,20 @@
-"""The command ``na-convert export``: an SNN file in, a NIR file out."""
+"""The command ``na-convert export``: an SNN file in, a file for other tools out.
+
+The output's suffix says which: NIR (``.nir``, the default), or whole numbers for hardware
+(`choices.HARDWARE_FILES`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import existing_data, existing_file, one_of, one_timestep, writable_file
-from .choices import MEMBRANES, NIR_TARGETS
-from .errors import Interrupted, NotConvertible
+from .choices import HARDWARE_FILES, MEMBRANES, NIR_TARGETS
+from .errors import Interrupted, NotConvertible, UsageError
 from .options import (
     Crop,
     InitialMembrane,
@@ -25,12 +30,15 @@ from .options import (
 )
 from .outcome import console_for, print_json, progress_bar
 
+if TYPE_CHECKING:
+    from .data import Preprocessing
+
 
 def export_command(
     snn: Annotated[Path, typer.Argument(metavar="SNN", help="an SNN file")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="NIR", help="default: SNN with .nir, beside SNN"),
+        typer.Option("-o", "--output", metavar="FILE", help=".nir (default), .npz or .h"),
     ] = None,
     target: NirTarget = None,
     timesteps: Annotated[
@@ -51,7 +59,7 @@ def export_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Write an SNN as a NIR file, for other simulators and hardware, and check that file."""
+    """Write an SNN as a NIR file, or an int8 SNN as .npz or C header, and check what is written."""
     steps = one_timestep(timesteps)
     chosen = one_of(target or NIR_TARGETS[0], "--target", NIR_TARGETS)
     one_of(initial_membrane or MEMBRANES[0], "--initial-membrane", MEMBRANES)
@@ -59,6 +67,10 @@ def export_command(
     existing_file(snn)
     existing_data(data)
     writable_file(output, "-o", not_over=snn)
+    if output is not None and output.suffix in HARDWARE_FILES:
+        given = {"--target": target, "-T": timesteps, "--initial-membrane": initial_membrane}
+        _refuse(output, [option for option, value in given.items() if value is not None])
+        return _export_integers(snn, output, data, pixels, as_json=as_json, quiet=quiet)
     from . import api, report
     from .nir_table import exported
     from .result_json import nir_json
@@ -80,4 +92,38 @@ def export_command(
         print_json(nir_json(found))
     elif not quiet:
         exported(found, console_for())
+    return 0
+
+
+def _refuse(output: Path, options: list[str]) -> None:
+    if options:
+        raise UsageError(f"-o {output}: {options[0]} is for .nir files", remedy="leave it out")
+
+
+def _export_integers(
+    snn: Path,
+    output: Path,
+    data: Path | None,
+    pixels: Preprocessing | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    from . import __version__, api
+    from .cells import file_size
+
+    try:
+        found = api.export_integers(snn, output, data=data, preprocessing=pixels)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped") from None
+    if as_json:
+        print_json({"tool": f"na-convert {__version__}", **asdict(found), "passed": True})
+    elif not quiet:
+        print(
+            f"{found.path}: {found.layers} layers, {found.neurons:,} neurons, "
+            f"{file_size(found.weights)} of int8 weights, T up to {found.timesteps}; "
+            f"{file_size(found.bytes)}\n"
+            f"run in numpy beside the network: {found.compared:,} counts on {found.samples} "
+            f"samples of {found.data}, all equal"
+        )
     return 0

@@ -96,6 +96,7 @@ def _steady(summary: str) -> list[str]:
         "docs/ci.md",
         "docs/verification.md",
         "docs/data.md",
+        "docs/hardware.md",
         "docs/netron.md",
         "docs/nir.md",
         "docs/report.md",
