@@ -1,6 +1,6 @@
 """Convert a corpus of real exports in one of the forms that are not the default.
 
-    python benchmarks/corpus_forms.py tests/corpus.tar.xz exact|int8|unrolled|step
+    python benchmarks/corpus_forms.py tests/corpus.tar.xz exact|int8|unrolled|step|unit|nir
 
 Every file goes through the whole ladder, on its own data. Counted are the files that pass, that
 stay off the grids, that are refused, and, named, those that fail a check or end in an unexpected
@@ -25,6 +25,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "int8": {"weights": "int8"},
     "unrolled": {"form": "unrolled"},
     "step": {"form": "step"},
+    "unit": {"unit_spikes": True},
+    "nir": {},
 }
 
 
@@ -35,16 +37,17 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = sorted(unpack(options.corpus, Path(folder)).glob("*.onnx"))
-        verdicts = Counter(judge(file, Path(folder), FORMS[options.form]) for file in files)
+        output = Path(folder) / ("out.nir" if options.form == "nir" else "out.snn.onnx")
+        verdicts = Counter(judge(file, output, FORMS[options.form]) for file in files)
     for verdict, count in verdicts.most_common():
         print(f"{count:4} {verdict}")
     return int(any(verdict.startswith(("check failed", "defect")) for verdict in verdicts))
 
 
-def judge(file: Path, folder: Path, options: dict[str, Any]) -> str:
+def judge(file: Path, output: Path, options: dict[str, Any]) -> str:
     data = file.with_suffix(".npz")
     try:
-        result = convert(file, output=folder / "out.snn.onnx", data=data, **options)
+        result = convert(file, output=output, data=data, **options)
     except CheckFailed as error:
         return f"check failed: {file.name}: {error}"
     except NaConvertError:

@@ -97,7 +97,7 @@ def choose(
             given = _source_scale(node)
         elif kind(node) == "sum":
             terms = [of[t.name] for t in data_inputs(node) if not is_constant(t)]
-            default = _offset_scale(node, terms[0], levels) if unit else terms[0]
+            default = np.abs(_offset_scale(node, terms[0], levels)) if unit else terms[0]
             given = sums[output] = wanted.get(output, default)
         else:
             given = _passed(node, of, shapes)
@@ -139,7 +139,7 @@ def kind(node: gs.Node) -> str:
         if commutes and not is_constant(node.inputs[1]):
             return "absorbing"
         raise NotExact(node, f"{node.op} with weights that are computed, or on its right side")
-    raise NotExact(node, f"{node.op} does not keep values on a grid")
+    raise NotExact(node, f"{node.op} passes no scale and no grid on")
 
 
 def data_position(node: gs.Node) -> int:

@@ -57,7 +57,7 @@ def run(snn: Snn, feeds: Feeds | None = None) -> tuple[Snn, PassReport]:
         raise NotConvertible(
             f"{found}: thresholds and spikes cannot be made 1",
             node=found.node,
-            remedy="convert without --unit-spikes",
+            remedy="convert it as it is, without --unit-spikes and not to NIR",
         ) from None
     report = PassReport(NAME, len(snn.neurons))
     if feeds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import jsonschema
@@ -144,6 +145,25 @@ def test_from_ann_to_snn_to_nir(body: str, exact: bool, tmp_path: Path) -> None:
     again = na_convert.export(snn, output=tmp_path / "again.nir", data=data)
     assert again.output.nodes == result.output.nodes
     jsonschema.validate(to_json(result), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dorefa_net1d_dynamo",  # one dimension, a mean behind an Unsqueeze, a max-pool in front
+        "noiseadaptor_resnet_legacy",  # a global average along one axis after the other
+        "ortq_qdq_u8_resnet_asym",  # input and output are quantised
+        "relu6_mobilev2_legacy",  # linear bottlenecks
+        "brevitas_qonnx_bnn_legacy",  # levels that start below zero
+    ],
+)
+def test_real_exports(name: str, tmp_path: Path) -> None:
+    with tarfile.open(ROOT / "tests/corpus.tar.xz") as archive:
+        (member,) = [m for m in archive.getmembers() if Path(m.name).name == f"{name}.onnx"]
+        (tmp_path / "ann.onnx").write_bytes(archive.extractfile(member).read())
+    result = na_convert.convert(tmp_path / "ann.onnx", output=tmp_path / "net.nir", check=False)
+    assert result.nir is not None
+    assert result.nir.other_counts == 0
 
 
 def test_the_example(tmp_path: Path) -> None:
@@ -307,6 +327,23 @@ def test_options_that_do_not_fit(options: dict[str, str], message: str, tmp_path
     given = {k: str(tmp_path / v) if k == "output" else v for k, v in options.items()}
     with pytest.raises(UsageError, match=message):
         na_convert.convert(path, **given)  # type: ignore[arg-type]
+
+
+def test_an_int8_file_is_refused(tmp_path: Path) -> None:
+    path, snn = tmp_path / "ann.onnx", tmp_path / "snn.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    na_convert.convert(path, output=snn, weights="int8", check=False)
+    with pytest.raises(NotConvertible, match="computes on counts of spikes"):
+        na_convert.export(snn)
+
+
+@pytest.mark.parametrize("form", ["unrolled", "step"])
+def test_any_form_of_a_file_is_written(form: str, tmp_path: Path) -> None:
+    path, snn = tmp_path / "ann.onnx", tmp_path / "net.snn.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    na_convert.convert(path, output=snn, form=form, exact=True, check=False)
+    assert na_convert.export(snn).other_counts == 0
+    assert (tmp_path / "net.nir").is_file()
 
 
 def test_a_pulse_does_not_last_for_ever(tmp_path: Path) -> None:

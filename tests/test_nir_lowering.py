@@ -234,6 +234,40 @@ def test_each_spelling_of_a_flatten(flatten: str) -> None:
     assert [n.kind for n in network.nodes.values()].count("Flatten") == 1
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "m = ReduceMean <axes: ints = [2, 3], keepdims: int = 0> (last)",
+        "p = ReduceMean <axes: ints = [3], keepdims: int = 0> (last)\n"
+        "m = ReduceMean <axes: ints = [2], keepdims: int = 0> (p)",
+        "p = ReduceMean <axes: ints = [-1]> (last)\nq = ReduceMean <axes: ints = [2]> (p)\n"
+        "m = Flatten (q)",
+        "r = Reshape (last, wide)\nm = ReduceMean <axes: ints = [2], keepdims: int = 0> (r)",
+        "s = ReduceSum <keepdims: int = 0> (last, axes)\nm = Div (s, count)",
+    ],
+)
+def test_each_spelling_of_a_global_average(pool: str) -> None:
+    sizes = {"wide": np.array([0, 4, 64]), "axes": np.array([2, 3])}
+    constants = {name: values for name, values in sizes.items() if name in pool}
+    body = spiking.FIRST.replace("a1", "last") + pool + "\ny = Gemm <transB: int = 1> (m, v)"
+    network, snn = lowered(spiking.network(body, {**spiking.SHAPES, **constants, "count": 64.0}))
+    same_spikes(snn, network)
+    kinds = [node.kind for node in network.nodes.values()]
+    assert "SumPool2d" in kinds
+    assert not any(node.onnx.startswith("scaling") for node in network.nodes.values())
+
+
+def test_pixels_in_another_shape_are_refused_where_they_matter() -> None:
+    body = (
+        spiking.FIRST + "r = Reshape (a1, wide)\nc2 = Conv (r, w2)\n"
+        + build.stair("c2", "last") + spiking.HEAD
+    )  # fmt: skip
+    weights = {**spiking.SHAPES, "wide": np.array([0, 4, 4, 16])}
+    snn, _ = unit_spikes.run(spiking.network(body, weights))
+    with pytest.raises(NotConvertible, match="in another shape"):
+        lower(snn, spiking.samples(snn, 2))
+
+
 def test_every_second_pixel_is_a_convolution_with_a_stride() -> None:
     body = (
         spiking.FIRST + "short = Slice (a1, none, many, axes, two)\n"

@@ -52,17 +52,6 @@ def boundaries(graph: gs.Graph, feeds: Mapping[str, Array]) -> Boundaries:
     ends, said = _ends(graph, neurons)
     entry, more = _entry(graph, neurons, ends)
     nodes = _between(graph, entry, ends)
-    given = [
-        t for n in nodes for t in data_inputs(n)
-        if t.name != entry and not t.inputs and not g.is_constant(t)
-    ]  # fmt: skip
-    if given:
-        raise NotConvertible(
-            f"the network reads {given[0].name!r} beside {entry!r}: a NIR graph is written with "
-            "one Input",
-            node=given[0].name,
-            remedy="export the ANN with one input, quantised or not, for all that comes after",
-        )
     shape = evaluate(graph, feeds, [entry])[entry].shape[1:]
     return Boundaries(nodes, entry, shape, tuple(ends), (*more, *said))
 
@@ -107,12 +96,38 @@ def _entry(
     analog = [n for n in graph.nodes if id(n) in needed - later]
     unknown = [n for n in analog if not _known(n)]
     if not unknown:
-        return graph.inputs[0].name, []
-    last = unknown[-1]
-    name = last.outputs[0].name
-    return name, [
-        f"the Input takes {name!r}: {g.label(last)!r} ({last.op}) and what comes before it is "
-        "computed outside"
+        name = graph.inputs[0].name
+        others = _read_beside(graph, name, ends)
+        if others:
+            raise NotConvertible(
+                f"the network reads {others[0]!r} beside {name!r}: a NIR graph has one Input",
+                node=others[0],
+                remedy="export the ANN with one input",
+            )
+        return name, []
+    behind = analog[analog.index(unknown[-1]) :]
+    for node in behind:
+        name = node.outputs[0].name
+        if not _read_beside(graph, name, ends):
+            return name, [
+                f"the Input takes {name!r}: {g.label(node)!r} ({node.op}) and what comes before it "
+                "is computed outside"
+            ]
+    raise NotConvertible(
+        f"{g.label(unknown[-1])!r} ({unknown[-1].op}) cannot be written to NIR, and what it gives "
+        "is not all that the neurons get",
+        node=g.label(unknown[-1]),
+        remedy="a NIR graph has one Input: quantise it, or not, for all that comes after",
+    )
+
+
+def _read_beside(graph: gs.Graph, entry: str, ends: Sequence[str]) -> list[str]:
+    """Tensors that nothing computes and that are needed beside ``entry``."""
+    return [
+        t.name
+        for n in _between(graph, entry, ends)
+        for t in data_inputs(n)
+        if t.name != entry and not t.inputs and not g.is_constant(t)
     ]
 
 

@@ -46,6 +46,14 @@ class Builder:
         """Channels of the node that ``term`` is made from."""
         return self.nodes[term.node].shape[0]
 
+    def require_pixels(self, value: Value) -> None:
+        """Raises Unfit where the pixels of ``value`` are not in the shape that its nodes have."""
+        if any(self.nodes[term.node].shape[1:] != value.shape[1:] for term in value.terms):
+            raise Unfit(
+                "its input has the pixels of another tensor in another shape",
+                "reshape in front of means and of the readout alone",
+            )
+
     def linear(
         self,
         kind: str,
@@ -60,6 +68,7 @@ class Builder:
 
         Terms that come with the same factors share a node; the first node has the bias.
         """
+        self.require_pixels(value)
         groups: list[list[Term]] = []
         for term in value.terms:
             alike = [group for group in groups if group[0].same_mixing(term)]
@@ -87,6 +96,7 @@ class Builder:
         """Nodes whose outputs add up to ``value``; ``name`` says what for."""
         if not value.terms:
             raise Unfit("its input is the same for all samples", "fold it into the network")
+        self.require_pixels(value)
         biased = self._bearer(value) if value.biased else -1
         found = []
         for position, term in enumerate(value.terms):
@@ -127,6 +137,7 @@ class Builder:
 
     def thinned(self, value: Value, shape: Shape, strides: tuple[int, ...], name: str) -> Value:
         """Every n-th pixel, from the first on: 1x1 convolutions with a stride."""
+        self.require_pixels(value)
         nothing = np.zeros(len(value.bias))
         made = [self._pointwise(term, nothing, shape, strides, name) for term in value.terms]
         return added([Value.of_node(node, shape) for node in made]).raised(value.bias)

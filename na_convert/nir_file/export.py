@@ -66,7 +66,13 @@ def export(
         raise UsageError(f"-o {to}: a NIR file's name ends in .nir", remedy="rename it")
     loaded = model_io.load(path)
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing)
-    network = forms.read(loaded.model)
+    form = forms.form_of(loaded.model)
+    if isinstance(form, forms.Int8Form):
+        raise NotConvertible(
+            f"{path}: an int8 file computes on counts of spikes, and NIR on spikes",
+            remedy="convert without --weights int8; --exact gives counts that are everywhere alike",
+        )
+    network = form.read(loaded.model)
     return write_network(
         network, info, samples, to, target=target, membrane=chosen, timesteps=timesteps,
         progress=progress,

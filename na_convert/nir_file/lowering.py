@@ -142,11 +142,11 @@ class _Walk:
                 f"{tensor!r} is not a rearrangement of each sample of {origin!r}",
                 "move values about with Reshape, Flatten and the like alone",
             )
+        if index.ndim == 1 < len(value.shape):
+            return self.builder.flat(value, tensor).selected(index, index.shape)
         channels = movement.channel_selection(index, value.shape)
         if channels is not None:
             return value.selected(channels, index.shape)
-        if index.ndim == 1:
-            return self.builder.flat(value, tensor).selected(index, index.shape)
         strided = movement.strided_selection(index, value.shape)
         if strided is None:
             raise Unfit(

@@ -43,10 +43,10 @@ def positions(
 
 def channel_selection(index: Array, shape: Shape) -> Array | None:
     """The channels [C'] that ``index`` [C', ...] takes whole from a tensor of ``shape`` [C, ...];
-    -1 for channels of zeros. None where pixels move."""
-    if index.shape[1:] != shape[1:]:
-        return None
+    -1 for channels of zeros. None where pixels move; they may be put into another shape."""
     pixels = int(np.prod(shape[1:]))
+    if int(np.prod(index.shape[1:])) != pixels:
+        return None
     rows = index.reshape(index.shape[0], pixels)
     channels = np.where(rows[:, 0] >= 0, rows[:, 0] // pixels, -1)
     whole = np.where(channels[:, None] >= 0, channels[:, None] * pixels + np.arange(pixels), -1)

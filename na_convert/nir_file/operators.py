@@ -101,36 +101,66 @@ def average(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
 
 
 def mean(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
-    """GlobalAveragePool, ReduceMean and ReduceSum over all pixels."""
+    """GlobalAveragePool, ReduceMean and ReduceSum over pixels."""
     value = value_of(node.inputs[0])
     rank = len(value.shape) + 1
     axes = sorted(a % rank for a in _axes(node, rank))
-    if axes != list(range(2, rank)) or rank < 3:
+    if not axes or axes[0] < 2:
         raise Unfit(
-            f"works along the axes {axes}; NIR sums over all pixels of a channel",
-            "average over all pixels, as a global average pool does",
+            f"works along the axes {axes}; NIR sums over the pixels of a channel",
+            "average over pixels, as a global average pool does",
         )
-    size = list(value.shape[1:])
-    factor = 1.0 if g.is_standard(node, "ReduceSum") else 1 / prod(size)
-    found = _pooled(node, value, size, size, factor, to)
-    keeps = g.is_standard(node, "GlobalAveragePool") or node.attrs.get("keepdims", 1)
-    return found if keeps else to.flat(found, g.label(node))
+    along = [axis - 2 for axis in axes]
+    count = prod(value.shape[1 + i] for i in along)
+    factor = 1.0 if g.is_standard(node, "ReduceSum") else 1 / count
+    found = []
+    for term in value.terms:
+        given = to.nodes[term.node].shape
+        kernel = [1] * (len(given) - 1)
+        for axis in _same_axes(value.shape[1:], given[1:], along):
+            kernel[axis] = given[1 + axis]
+        source = (
+            _summed(term.node, kernel, kernel, g.label(node), to) if max(kernel) > 1 else term.node
+        )
+        found.append(Term(source, term.index, term.factor * factor))
+    kept = g.is_standard(node, "GlobalAveragePool") or node.attrs.get("keepdims", 1)
+    sides = [
+        1 if i in along else n for i, n in enumerate(value.shape[1:]) if kept or i not in along
+    ]
+    result = Value((value.shape[0], *sides), tuple(found), value.bias * (count * factor))
+    return result if sides else to.flat(result, g.label(node))
+
+
+def _same_axes(pixels: Shape, of_node: Shape, along: Sequence[int]) -> list[int]:
+    """Which axes of a node the axes ``along`` of a value are; their sizes differ by ones alone."""
+    ours = [i for i, n in enumerate(pixels) if n > 1]
+    theirs = [i for i, n in enumerate(of_node) if n > 1]
+    if [pixels[i] for i in ours] == [of_node[i] for i in theirs]:
+        return [other for own, other in zip(ours, theirs, strict=True) if own in along]
+    if len(along) == len(pixels):
+        return list(range(len(of_node)))
+    raise Unfit("a mean along pixels that were put into another shape", "average over all pixels")
 
 
 def _pooled(
     node: gs.Node, value: Value, kernel: list[int], strides: list[int], factor: float, to: Builder
 ) -> Value:
     """Sums over windows, times ``factor``."""
+    to.require_pixels(value)
     sides = [(n - k) // s + 1 for n, k, s in zip(value.shape[1:], kernel, strides, strict=True)]
-    found = []
-    bias = value.bias * (factor * prod(kernel))
-    for term in value.terms:
-        source = to.nodes[term.node]
-        shape = (source.shape[0], *sides)
-        pool = _pool(source.shape, shape, kernel, strides, g.label(node))
-        made = to.add(pool, [term.node])
-        found.append(Term(made.terms[0].node, term.index, term.factor * factor))
-    return Value((value.shape[0], *sides), tuple(found), bias)
+    found = [
+        Term(_summed(t.node, kernel, strides, g.label(node), to), t.index, t.factor * factor)
+        for t in value.terms
+    ]
+    return Value((value.shape[0], *sides), tuple(found), value.bias * (factor * prod(kernel)))
+
+
+def _summed(source: str, kernel: list[int], strides: list[int], onnx: str, to: Builder) -> str:
+    """A node that gives sums over windows of the node ``source``."""
+    given = to.nodes[source].shape
+    sides = [(n - k) // s + 1 for n, k, s in zip(given[1:], kernel, strides, strict=True)]
+    pool = _pool(given, (given[0], *sides), kernel, strides, onnx)
+    return to.add(pool, [source]).terms[0].node
 
 
 def _pool(given: Shape, shape: Shape, kernel: list[int], strides: list[int], onnx: str) -> Node:

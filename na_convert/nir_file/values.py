@@ -48,7 +48,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Value:
-    """The sum of ``terms`` and ``bias`` [C], of shape [C, ...]."""
+    """The sum of ``terms`` and ``bias`` [C], of shape [C, ...].
+
+    The pixels are those of the terms' nodes in the same order, though they may have another shape.
+    """
 
     shape: Shape
     terms: tuple[Term, ...]
