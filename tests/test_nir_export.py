@@ -241,8 +241,9 @@ def test_slashes_in_names_are_no_paths(tmp_path: Path) -> None:
 def test_a_file_that_does_something_else_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(*stages: object, **options: object) -> list[Figure]:
-        return [Figure("NIR counts", 3.0, 0.0, False, "3 of 9 counts differ")]
+    def wrong(*stages: object, **options: object) -> verification.Compared:
+        figure = Figure("NIR counts", 3.0, 0.0, False, "3 of 9 counts differ")
+        return verification.Compared((figure,), {}, {})
 
     monkeypatch.setattr(verification, "compare", wrong)
     with pytest.raises(CheckFailed, match="3 of 9 counts differ"):

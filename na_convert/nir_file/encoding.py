@@ -29,10 +29,12 @@ class Encoded:
 
     Attributes:
         grids: by input, the power of two that its values have to be multiples of.
+        changed: whether it is another network than before.
         statements: what is left to whoever runs the file.
     """
 
     snn: Snn
+    changed: bool
     grids: dict[str, float]
     statements: tuple[str, ...]
 
@@ -48,7 +50,9 @@ def encode(snn: Snn, membrane: str, timesteps: int) -> Encoded:
         for node in neuron_nodes(graph):
             _charge_by_bias(graph, node, timesteps)
     graph.cleanup().toposort()
-    return Encoded(replace(snn, graph=graph, timesteps=timesteps), grids, tuple(statements))
+    changed = membrane == "bias" or bool(statements)
+    made = replace(snn, graph=graph, timesteps=timesteps)
+    return Encoded(made, changed, grids, tuple(statements))
 
 
 def prepared(

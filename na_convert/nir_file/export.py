@@ -7,12 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__, forms, model_io
+from ..behaviour import MEMORY
 from ..choices import MEMBRANES
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
@@ -29,7 +31,8 @@ from .lowering import lower
 from .network import Network
 from .pulse import LONGEST, with_pulses
 
-SAMPLES = 8  # that the file is checked on
+SAMPLES = 8  # that the file is checked on, at most
+_COPIES = 3
 _NEURON = "soft reset: v += current; spike = v >= v_threshold; v -= v_threshold * spike"
 _OUTPUT = "the mean of the Output over the time steps is what the ANN gives"
 
@@ -108,7 +111,8 @@ def write_network(
     start, tell = time.perf_counter(), progress or silent
     tell("exporting", 0.1)
     _require_free_batch(network)
-    few = {name: np.asarray(values[:SAMPLES]) for name, values in samples.feeds.items()}
+    rows = _rows(network, timesteps or network.timesteps)
+    few = {name: np.asarray(values[:rows]) for name, values in samples.feeds.items()}
     two = {name: np.resize(values, (2, *values.shape[1:])) for name, values in few.items()}
     network, scaled = unit_spikes.run(network, two)
     original = replace(network, timesteps=timesteps or network.timesteps)
@@ -126,11 +130,13 @@ def write_network(
         tell("verifying", 0.5)
         read = file.read(part)
         exact = EXACT in network.carried.metadata and membrane != "bias" and not scaled.changed
-        figures = verification.compare(read, lowered, encoded.snn, x, feeds, exact=exact)
-        error = failure(figures)
+        spikes = verification.spikes_of(encoded.snn, feeds)
+        found = verification.compare(read, lowered, encoded.snn, spikes, x, feeds, exact=exact)
+        error = failure(found.figures)
         if error is not None:
             raise error
-        differs = verification.deviation(read, lowered, original, x, few)
+        own = verification.spikes_of(original, few) if encoded.changed else spikes
+        differs = verification.deviation(found, original, own, few)
         data = part.read_bytes()
     tell("done", 1.0)
     return NirExport(
@@ -142,7 +148,7 @@ def write_network(
             NirLayer(name, node, lowered.nodes[node].shape) for name, node in lowered.layers.items()
         ),
         statements=statements,
-        figures=tuple(figures),
+        figures=found.figures,
         other_counts=differs.counts,
         agreement=differs.agreement,
         data=samples.description,
@@ -158,6 +164,12 @@ def write_network(
 
 def _default(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.snn')}{file.SUFFIX}")
+
+
+def _rows(network: Snn, timesteps: int) -> int:
+    """As many samples as fit into memory with the spikes of all layers, a few times over."""
+    neurons = sum(prod(neuron.shape) for neuron in network.neurons)
+    return max(1, min(SAMPLES, MEMORY // (neurons * timesteps * 8 * _COPIES)))
 
 
 def _require_short(timesteps: int) -> None:

@@ -7,9 +7,9 @@ to the threshold that float32 weights decide. Then the file runs freely; its cou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,9 +21,24 @@ from ..rungs import Entry, of_check, rung
 from ..simulation import numpy_engine
 from ..snn import Snn, neuron_nodes
 from .network import Array, Network
-from .reference import Reference
+from .reference import Reference, Step
 
 _EPS = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A file beside the SNN that it holds.
+
+    Attributes:
+        figures: of the ladder.
+        counts: spikes of the file running freely, by layer, [N, ...].
+        outputs: its outputs' means over the steps, by the SNN's tensor, [N, ...].
+    """
+
+    figures: tuple[Figure, ...]
+    counts: dict[str, Array]
+    outputs: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -40,32 +55,40 @@ class Deviation:
     agreement: float
 
 
+Spikes: TypeAlias = Mapping[str, Array]  # by layer, [T, N, ...]
+
+
+def spikes_of(snn: Snn, feeds: Mapping[str, Array]) -> Spikes:
+    """The spikes of all layers of ``snn`` on ``feeds``, in float64."""
+    names = [node.name for node in neuron_nodes(snn.graph)]
+    return numpy_engine(snn, snn.timesteps, names, np.float64)(feeds).spikes
+
+
 def compare(
     graph: Any,
     network: Network,
     snn: Snn,
+    spikes: Spikes,
     x: Array,
     feeds: Mapping[str, Array],
     *,
     exact: bool,
-) -> list[Figure]:
-    """Figures of ``graph``, as ``nir`` read it, against ``snn``, which ``network`` was made from.
+) -> Compared:
+    """``graph``, as ``nir`` read it, against ``snn``, which ``network`` was made from.
 
     Args:
-        x: what the Input node gets, [N, ...]; ``feeds`` are the SNN's own inputs.
+        spikes: of ``snn`` on its own inputs ``feeds``.
+        x: what the Input node gets, [N, ...].
         exact: sums of spikes are exact, so that no spike may differ where no analog current does.
     """
-    steps, names = snn.timesteps, [node.name for node in neuron_nodes(snn.graph)]
-    spikes = numpy_engine(snn, steps, names, np.float64)(feeds).spikes
-    given = {network.layers[name]: spikes[name] for name in names}
+    given = {network.layers[name]: value for name, value in spikes.items()}
     forced, free = Reference(graph), Reference(graph)
-    wrong = dict.fromkeys(given, 0)
-    ties = dict.fromkeys(given, 0)
-    largest = dict.fromkeys(given, 0.0)
     strict = {network.layers[n.name] for n in snn.neurons if exact and not n.constant_input}
-    counted = {node: np.zeros(value.shape[1:]) for node, value in given.items()}
+    wrong, ties = dict.fromkeys(given, 0), dict.fromkeys(given, 0)
+    largest = dict.fromkeys(given, 0.0)
+    runs: list[Step] = []
     total: dict[str, Array] = {}
-    for t in range(steps):
+    for t in range(snn.timesteps):
         now = forced.step(x, {node: value[t] for node, value in given.items()})
         for node, value in given.items():
             membrane = now.membranes[node]
@@ -76,39 +99,48 @@ def compare(
             near = np.abs(membrane - 1) <= tolerance
             wrong[node] += int(np.count_nonzero(differs & ~near))
             ties[node] += int(np.count_nonzero(differs & near))
-        fired = free.step(x).spikes
-        counted = {node: count + fired[node] for node, count in counted.items()}
-        total = {n: total.get(n, 0) + value for n, value in now.outputs.items()}
-    counts = {network.layers[name]: np.count_nonzero(spikes[name], axis=0) for name in names}
-    different = {n: int(np.count_nonzero(counted[n] != value)) for n, value in counts.items()}
+        total = _added(total, now.outputs)
+        own = free.step(x)
+        runs.append(Step({}, {node: own.spikes[node] for node in given}, own.outputs))
+    steps = snn.timesteps
+    counts = {
+        name: np.sum([run.spikes[node] for run in runs], axis=0)
+        for name, node in network.layers.items()
+    }
     figures = [
         _spikes(network, wrong, ties, sum(v.size for v in given.values())),
-        _counts(different, sum(v.size for v in counts.values()), sum(ties.values())),
+        _counts(counts, spikes, sum(ties.values())),
         _outputs(network, snn, spikes, {n: v / steps for n, v in total.items()}, feeds),
     ]
-    return of_check("nir", figures)
+    outputs = {
+        tensor: np.mean([run.outputs[node] for run in runs], axis=0)
+        for node, tensor in network.outputs.items()
+    }
+    return Compared(tuple(of_check("nir", figures)), counts, outputs)
 
 
 def deviation(
-    graph: Any, network: Network, original: Snn, x: Array, feeds: Mapping[str, Array]
+    found: Compared, original: Snn, spikes: Spikes, feeds: Mapping[str, Array]
 ) -> Deviation:
-    """``graph`` beside ``original``, the SNN with its initial membranes."""
-    steps, names = original.timesteps, [node.name for node in neuron_nodes(original.graph)]
-    spikes = numpy_engine(original, steps, names, np.float64)(feeds).spikes
-    runs, free = [], Reference(graph)
-    for _ in range(steps):
-        runs.append(free.step(x))
-    different = total = 0
-    for name in names:
-        node = network.layers[name]
-        counts = np.sum([run.spikes[node] for run in runs], axis=0)
-        different += int(np.count_nonzero(counts != np.count_nonzero(spikes[name], axis=0)))
-        total += counts.size
-    first = next(iter(network.outputs))
-    found = np.sum([run.outputs[first] for run in runs], axis=0).reshape(len(x), -1)
-    wanted = _expected(network, original, spikes, feeds)[network.outputs[first]]
-    same = found.argmax(axis=1) == wanted.reshape(len(x), -1).argmax(axis=1)
+    """The file beside ``original``, the SNN with its initial membranes, and its ``spikes``."""
+    first, output = next(iter(found.outputs.items()))
+    wanted = _expected(original, spikes, feeds, [first])[first].reshape(len(output), -1)
+    same = output.reshape(len(output), -1).argmax(axis=1) == wanted.argmax(axis=1)
+    different = _different(found.counts, spikes)
+    total = sum(counts.size for counts in found.counts.values())
     return Deviation(different / total, float(np.mean(same)))
+
+
+def _added(total: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: total.get(name, 0) + value for name, value in values.items()}
+
+
+def _different(counts: Mapping[str, Array], spikes: Spikes) -> int:
+    """How many counts are not those of ``spikes``."""
+    return sum(
+        int(np.count_nonzero(counts[name] != np.count_nonzero(value, axis=0)))
+        for name, value in spikes.items()
+    )
 
 
 def _spikes(
@@ -128,9 +160,9 @@ def _spikes(
     return Figure("NIR spikes", 0.0, 0.0, True, detail)
 
 
-def _counts(different: Mapping[str, int], total: int, ties: int) -> Figure:
+def _counts(counts: Mapping[str, Array], spikes: Spikes, ties: int) -> Figure:
     """Without a tie under the SNN's spikes the file must count the same by itself."""
-    count = sum(different.values())
+    count, total = _different(counts, spikes), sum(value.size for value in counts.values())
     detail = f"the file running freely: {count} of {total} counts differ from the SNN's"
     if not ties:
         return Figure("NIR counts", count, 0.0, count == 0, detail)
@@ -141,11 +173,11 @@ def _counts(different: Mapping[str, int], total: int, ties: int) -> Figure:
 def _outputs(
     network: Network,
     snn: Snn,
-    spikes: Mapping[str, Array],
+    spikes: Spikes,
     found: Mapping[str, Array],
     feeds: Mapping[str, Array],
 ) -> Figure:
-    wanted = _expected(network, snn, spikes, feeds)
+    wanted = _expected(snn, spikes, feeds, list(network.outputs.values()))
     entries = [
         Entry(
             relative_error(wanted[tensor], found[node].reshape(wanted[tensor].shape)),
@@ -159,9 +191,9 @@ def _outputs(
 
 
 def _expected(
-    network: Network, snn: Snn, spikes: Mapping[str, Array], feeds: Mapping[str, Array]
+    snn: Snn, spikes: Spikes, feeds: Mapping[str, Array], outputs: Sequence[str]
 ) -> dict[str, Array]:
     """The outputs on the mean of ``spikes`` over time: what is between is affine."""
     ends = {node.name: node.outputs[0].name for node in neuron_nodes(snn.graph)}
     means = {ends[name]: value.mean(axis=0) for name, value in spikes.items()}
-    return evaluate(snn.graph, {**feeds, **means}, list(network.outputs.values()))
+    return evaluate(snn.graph, {**feeds, **means}, outputs)
