@@ -28,6 +28,7 @@ from .graph import Carried, is_ours
 from .results import Neuron
 
 NEURONS = "na_convert.neurons"
+SOURCE_SHA256 = "na_convert.source_sha256"  # of the ANN's file
 TIMESTEPS = "timesteps"  # the input of files that run for any number of steps
 BIAS_TIMESTEPS = "na_convert.bias_timesteps"  # metadata: the T that biases were calibrated for
 
@@ -79,7 +80,7 @@ def metadata(snn: Snn, form: str, tool: str, source_sha256: str) -> dict[str, st
     return {
         "na_convert.version": tool,
         "na_convert.form": form,
-        "na_convert.source_sha256": source_sha256,
+        SOURCE_SHA256: source_sha256,
         "na_convert.tie_rule": "half_up",
         **_changing(snn),
     }

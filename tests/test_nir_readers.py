@@ -275,6 +275,8 @@ def test_layers_are_called_as_in_the_snn() -> None:
     graph = nir_nets.layered()
     graph.nodes["n1"].metadata["onnx"] = "/act/first"
     assert from_graph(graph).neurons["n1"].layer == "/act/first"
+    graph.nodes["n1"].metadata["onnx"] = b"/act/first"  # as some versions of nir read it
+    assert from_graph(graph).neurons["n1"].layer == "/act/first"
     assert from_graph(graph).neurons["n2"].layer == "n2"
 
 

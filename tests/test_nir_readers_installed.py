@@ -228,6 +228,17 @@ def test_without_a_name_every_reader_is_checked_as_it_is(
         assert sum(layer["unexplained"] for layer in each["layers"]) == 0
 
 
+def test_the_file_of_another_ann_is_refused(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build.low_bit_ann()
+    model.producer_name = "another"
+    onnx.save(model, "other.onnx")
+    assert cli._run(["check", "other.onnx", "net.nir", "--data", "data.npz"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: net.nir: is made of another ANN than other.onnx: export this")
+
+
 def test_with_the_membrane_in_the_biases_there_is_nothing_to_set(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from ..reading import Data, Progress, model_info, samples_for, silent
 from ..results import ModelInfo, NirExport, NirLayer, OutputInfo
 from ..rungs import failure
 from ..simulation import fixed_batch
-from ..snn import Snn
+from ..snn import SOURCE_SHA256, Snn
 from . import file, targets, verification
 from .encoding import Encoded, encode, prepared
 from .lowering import lower
@@ -229,6 +229,7 @@ def _metadata(
     return {
         "tool": f"na-convert {__version__}",
         "source_sha256": info.sha256,
+        "ann_sha256": encoded.snn.carried.metadata.get(SOURCE_SHA256, ""),
         "timesteps": encoded.snn.timesteps,
         "target": target,
         "neuron": _NEURON,

@@ -168,7 +168,7 @@ def _check_origin(
 ) -> tuple[str, ...]:
     """A note where the file does not say which ANN it is of; raises UsageError for another one."""
     said = network.metadata.get("ann_sha256")
-    if said is None:
+    if not said:
         return (f"{path}: does not say which ANN it is made of; {ann} was taken on trust",)
     if said != sha256:
         raise UsageError(

@@ -146,7 +146,7 @@ def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
         order = list(TopologicalSorter(sources).static_order())
     except CycleError as found:
         raise ModelError(f"{where}: its nodes form a cycle", remedy=_REMEDY) from found
-    metadata = dict(getattr(graph, "metadata", None) or {})
+    metadata = _metadata(graph)
     ops = {name: _op(name, nodes[name], where) for name in order}
     return Network(ops, {name: sources[name] for name in order}, metadata)
 
@@ -221,12 +221,18 @@ def _op(name: str, node: Any, where: str) -> Op:
 def _neurons(name: str, node: Any, where: str) -> Neurons:
     if not np.all(np.asarray(node.r) == 1):
         raise ModelError(f"{where}: {name!r} has r other than 1", node=name, remedy=_REMEDY)
-    metadata = dict(getattr(node, "metadata", None) or {})
+    metadata = _metadata(node)
     threshold = np.asarray(node.v_threshold)
     if not (np.isfinite(threshold) & (threshold > 0)).all():
         raise ModelError(f"{where}: {name!r} has thresholds that are not above 0", node=name)
     share = np.asarray(metadata.get("initial_membrane", 0.0), threshold.dtype)
     return Neurons(threshold, share * threshold, str(metadata.get("onnx", name)))
+
+
+def _metadata(of: Any) -> dict[str, Any]:
+    """What the file says of the graph or a node; some versions of nir give text as bytes."""
+    said = dict(getattr(of, "metadata", None) or {})
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in said.items()}
 
 
 def _sizes(value: Any, axes: int) -> tuple[int, ...]:
