@@ -152,6 +152,7 @@ def test_what_a_rounded_first_current_does_behind_it_is_explained() -> None:
     found = compare(FILE, network, Reader("fake", "1.0", nudged), reference)
     assert (found.verdict, found.causes) == ("rounding", ())
     assert all(layer.differ > 0 for layer in found.layers)
+    assert [layer.rounded > 0 for layer in found.layers] == [True, False]
     assert all(layer.unexplained == layer.own == 0 for layer in found.layers)
 
 
@@ -354,7 +355,9 @@ def test_without_the_package_nir_one_line_says_what_to_install(
 
 def test_a_package_nir_that_is_too_old_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nir", SimpleNamespace(version="1.0.4"))
-    with pytest.raises(UsageError, match=r"nir 1\.0\.4 does not read v_reset"):
+    with pytest.raises(
+        UsageError, match=r"nir 1\.0\.4 is too old to read these files: pip install"
+    ):
         nir_network.read(FILE)
 
 

@@ -28,6 +28,7 @@ class Batch:
 
     counts: dict[str, Array]
     own: dict[str, int]
+    rounded: dict[str, int]
     current_errors: dict[str, float]
     edges: dict[Edge, frozenset[How]]
     strange: tuple[str, ...]
@@ -39,7 +40,7 @@ class Batch:
 
 def look(network: Network, inputs: Array, seen: Recording) -> Batch:
     behind = _behind(network, inputs, seen)
-    own, errors, edges, strange = {}, {}, dict[Edge, frozenset[How]](), []
+    own, rounded, errors, edges, strange = {}, {}, {}, dict[Edge, frozenset[How]](), []
     for name, op in network.neurons.items():
         expected, current = behind.currents[name], seen.currents[name]
         errors[name] = error(current, expected)
@@ -50,11 +51,14 @@ def look(network: Network, inputs: Array, seen: Recording) -> Batch:
                 strange.append(name)
         ours = fire(OURS, current, op.threshold, op.initial)
         own[name] = int(np.count_nonzero(ours != seen.spikes[name]))
+        exact = fire(OURS, expected, op.threshold, op.initial)
+        near = errors[name] <= TOLERANCE
+        rounded[name] = int(np.count_nonzero(ours != exact)) if near else 0
     stem = {
         name: _one_step(seen.currents[name]) for name in network.stem if errors[name] <= TOLERANCE
     }
     return Batch(
-        counts(seen), own, errors, edges, tuple(strange), stem,
+        counts(seen), own, rounded, errors, edges, tuple(strange), stem,
         *_output(network, seen.output, behind),
     )  # fmt: skip
 

@@ -49,6 +49,8 @@ class LayerFigures:
         spikes, reader_spikes: in total, of the reference and of the reader.
         differ: counts that differ from end to end.
         own: spikes, per time step, that our neuron would not have had under the same currents.
+        rounded: spikes, per time step, that our neuron has otherwise under the reader's currents
+            than under exact ones; 0 where these differ by more than float sums do.
         current_error: largest, relative to the layer's largest current.
         unexplained: counts that differ from those of a simulation with all causes found, and the
             reader's own rounding of the first layer's currents.
@@ -61,6 +63,7 @@ class LayerFigures:
     reader_spikes: int
     differ: int
     own: int
+    rounded: int
     current_error: float
     unexplained: int
 
@@ -179,6 +182,7 @@ def _layer_figures(
                 reader_spikes=int(sum(c.sum() for c in theirs)),
                 differ=_differing(ours, theirs),
                 own=sum(batch.own[name] for batch in batches),
+                rounded=sum(batch.rounded[name] for batch in batches),
                 current_error=max(batch.current_errors[name] for batch in batches),
                 unexplained=_differing(again, theirs),
             )

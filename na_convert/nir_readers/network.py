@@ -20,7 +20,7 @@ from ..errors import ModelError, UsageError
 
 Array: TypeAlias = NDArray[Any]
 
-_OLDEST = (1, 0, 6)
+_OLDEST = (1, 0, 7)
 _LARGEST = 1 << 33  # bytes of all arrays of a file
 _REMEDY = "only files of `na-convert export` are read here"
 
@@ -180,8 +180,8 @@ def _package() -> Any:
         ) from None
     if tuple(int(part) for part in re.findall(r"\d+", nir.version)[:3]) < _OLDEST:
         raise UsageError(
-            f"nir {nir.version} does not read v_reset, which every newer file has",
-            remedy="pip install 'nir>=1.0.6'",
+            f"nir {nir.version} is too old to read these files",
+            remedy="pip install 'na-convert[nir]'",
         )
     return nir
 

@@ -126,11 +126,8 @@ def _explanation(each: Comparison) -> list[str]:
         said = f" with {'; '.join(each.adjustments)}" if each.adjustments else ""
         return [f"{name}: all counts and outputs are ours{said}"]
     if each.verdict == "rounding":
-        first = next(layer for layer in each.layers if layer.differ)
-        return [
-            f"{name}: neurons and currents are ours; float sums that round otherwise moved spikes, "
-            f"first in {first.layer!r} ({first.differ:,} counts)"
-        ]
+        moved = ", ".join(f"{x.rounded:,} in {x.layer!r}" for x in each.layers if x.rounded)
+        return [f"{name}: neurons and currents are ours; float sums moved spikes: {moved}"]
     left = sum(layer.unexplained for layer in each.layers)
     lines = [f"{name}: {cause.what}{_alone(cause.alone)}" for cause in each.causes]
     lines.append(f"{name}: simulated with all of this, {left:,} counts differ from the reader's")
