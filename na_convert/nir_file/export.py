@@ -73,7 +73,7 @@ def export(
     if isinstance(form, forms.Int8Form):
         raise NotConvertible(
             f"{path}: an int8 file computes on counts of spikes, and NIR on spikes",
-            remedy="convert without --weights int8; --exact gives counts that are everywhere alike",
+            remedy="-o NAME.npz writes its integers; for NIR convert without --weights int8",
         )
     network = form.read(loaded.model)
     return write_network(
@@ -125,7 +125,7 @@ def write_network(
     x, feeds = prepared(encoded, few, lowered.input)
     with model_io.atomic_file(to) as part:
         statements = _statements(lowered, encoded, membrane, target, original.timesteps)
-        metadata = _metadata(info, lowered, encoded, membrane, target, statements)
+        metadata = _metadata(lowered, encoded, membrane, target, statements)
         file.write(lowered, metadata, part)
         tell("verifying", 0.5)
         read = file.read(part)
@@ -215,7 +215,6 @@ def _statements(
 
 
 def _metadata(
-    info: ModelInfo,
     network: Network,
     encoded: Encoded,
     membrane: str,
@@ -228,7 +227,6 @@ def _metadata(
         grids = {"input_grid": encoded.grids[network.input]}
     return {
         "tool": f"na-convert {__version__}",
-        "source_sha256": info.sha256,
         "ann_sha256": encoded.snn.carried.metadata.get(SOURCE_SHA256, ""),
         "timesteps": encoded.snn.timesteps,
         "target": target,
