@@ -84,7 +84,7 @@ def measure(ann: Path, data: Path, samples: int, folder: str) -> ReadersResult:
     api.export(snn, output=nir, data=data)
     found, _ = readers.installed()
     names = [reader.name for reader in found]
-    adjusted = [f"{name}:{readers.ADJUSTED}" for name in names if name != "norse"]
+    adjusted = [f"{name}:{readers.ADJUSTED}" for name in names]
     asked = ",".join(sorted([*names, *adjusted]))
     return check_readers(ann, nir, data=data, asked=asked, samples=samples)
 

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.readers, pytest.mark.filterwarnings("ignore")]
 PAGE = (Path(__file__).parent.parent / "docs/nir-readers.md").read_text()
 PINNED = (Path(__file__).parent.parent / "readers.txt").read_text()
 END = "--- end of a block"
-ALL = [*readers.NAMES, *(f"{name}:adjusted" for name in readers.NAMES if name != "norse")]
+ALL = [*readers.NAMES, *(f"{name}:adjusted" for name in readers.NAMES)]
 
 
 def need(*packages: str) -> None:
@@ -204,15 +204,15 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_counts_are_ours_from_onnx_to_three_simulators(
+def test_counts_are_ours_from_onnx_to_every_simulator(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = "sinabs:adjusted,snntorch:adjusted,spikingjelly:adjusted"
+    names = ",".join(f"{name}:adjusted" for name in readers.NAMES)
     line = f"check ann.onnx net.nir --data data.npz --reader {names} --json"
     assert cli._run(line.split()) == 0
     found = json.loads(capsys.readouterr().out)
     validate(found, "check_nir")
-    assert [each["verdict"] for each in found["readers"]] == ["identical"] * 3
+    assert [each["verdict"] for each in found["readers"]] == ["identical"] * 4
     assert sum(layer["spikes"] for layer in found["readers"][0]["layers"]) > 100
     assert found["reference"]["agreement"] == found["readers"][0]["agreement"]
 

@@ -70,8 +70,6 @@ def _find(asked: str) -> Reader:
         )
     module = import_module(f".{name}_reader", __package__)
     if variant:
-        if not module.ADJUSTMENTS:
-            raise UsageError(f"--reader {asked}: {name} has no option that makes it fire as ours")
         return Reader(asked, _version(name), module.run_adjusted, module.ADJUSTMENTS)
     return Reader(name, _version(name), module.run)
 
