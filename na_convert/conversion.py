@@ -32,7 +32,7 @@ from .reading import Data, Labels, Progress, model_info, samples_for, silent
 from .results import Equivalence, Exactness, ModelInfo, OutputInfo, PassReport, Result
 from .rungs import failure
 from .snn import Snn
-from .tuning import MAX_TIMESTEPS, Target, check_target, tune
+from .tuning import MAX_TIMESTEPS, Target, Written, check_target, tune
 
 EXACT_TIMESTEPS = 32  # up to which sums are proven to stay exact, if not the file's T is larger
 
@@ -138,6 +138,13 @@ def convert(
         samples,
         bias_feeds=bias_feeds,
         target=wanted,
+        written=_writer(
+            converted.staircase_ann,
+            samples,
+            form_of_file,
+            tie=tie_shortcuts,
+            given=data is not None,
+        ),
         progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
     )
     tell("writing", 0.3)
@@ -210,6 +217,26 @@ class _Made:
     exactness: Exactness | None
     int8: integer_conversion.Int8 | None
     parts: Parts
+
+
+def _writer(
+    staircase_ann: gs.Graph,
+    samples: Samples,
+    form: forms.Form | forms.Int8Form,
+    *,
+    tie: str,
+    given: bool,
+) -> Written | None:
+    """What makes the file of a candidate for `tune`, where integers are written: they fire
+    otherwise than the description."""
+    if not isinstance(form, forms.Int8Form):
+        return None
+
+    def written(snn: Snn) -> onnx.ModelProto:
+        made = integer_conversion.convert(snn, staircase_ann, samples, form, tie=tie, given=given)
+        return made.parts.whole()
+
+    return written
 
 
 def _made(

@@ -292,9 +292,9 @@ def _against_ann(
     """The quantised network's currents and outputs under the ANN's own activations."""
     names = [name for layer in layers for name in (layer.neuron.output, layer.root)]
     outputs = [t.name for t in ann.outputs]
-    own, others = split_by_owner(ann, names)
+    inside, others = split_by_owner(ann, names)
     values = reference_values(
-        lambda given: evaluate(ann, given, [*own, *outputs]),
+        lambda given: evaluate(ann, given, [*inside, *outputs]),
         lambda given: evaluate(staircase_ann, given, others),
         feeds,
     )
@@ -308,7 +308,8 @@ def _against_ann(
             continue
         expected = layer.expected
         current = values[layer.root] * expected.current_gain + expected.current_offset
-        error = float(np.sqrt(np.mean((found[layer.current] - current) ** 2)))
+        own = found[layer.current] - layer.bias_shift  # what calibration added is no error
+        error = float(np.sqrt(np.mean((own - current) ** 2)))
         size = float(np.sqrt(np.mean(current**2))) or 1.0
         entries.append(
             Entry(error / size, CURRENT_LIMIT, f"layer {layer.name!r}: currents differ from the "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -37,6 +38,16 @@ def snn_output(
     run = _counter(network, steps)
     parts = [run(part).outputs for part in batches(feeds, batch_size(layers, copies=3 * steps))]
     return {t: np.concatenate([part[t][name] for part in parts]) for t in range(1, steps + 1)}
+
+
+def file_output(
+    file: onnx.ModelProto, network: Snn, layers: Sequence[Layer], feeds: Feeds
+) -> Array:
+    """The first output of ``file``, made of ``network``, after the network's T steps: [N, ...]."""
+    name, steps = network.graph.outputs[0].name, network.timesteps
+    run = file_counter(file, steps, steps, [])
+    sizes = batch_size(layers, copies=3 * steps)
+    return np.concatenate([run(part).outputs[steps][name] for part in batches(feeds, sizes)])
 
 
 def _counter(network: Snn, timesteps: int) -> Counter:

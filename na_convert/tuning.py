@@ -3,7 +3,7 @@
 The smallest T that reaches a target is found by trying: agreement need not grow with T. Without
 calibration one simulation of T steps gives the outputs after 1, 2, ... T. Biases depend on T, so
 that with calibration each T has a network of its own: T = 1, 2, ... are calibrated and run in turn,
-up to the first that reaches the target.
+up to the first that reaches the target; so do integers, whose weights depend on T.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import onnx
 import onnx_graphsurgeon as gs
 
 from .data import Samples
 from .errors import CheckFailed, UsageError
 from .layers import match_layers
-from .outputs import ann_output, snn_output
+from .outputs import ann_output, file_output, snn_output
 from .passes import calibrate_bias
 from .results import BiasCalibration, PassReport, TimestepResult
 from .runtime import Feeds
@@ -26,6 +27,7 @@ from .statistics import count_outputs
 MAX_TIMESTEPS = 16  # the largest T that is tried, if none is given
 
 Progress = Callable[[float], None]
+Written = Callable[[Snn], onnx.ModelProto]
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,21 @@ def tune(
     *,
     bias_feeds: Feeds | None = None,
     target: Target | None = None,
+    written: Written | None = None,
     progress: Progress = lambda share: None,
 ) -> Tuned:
     """``network`` with its biases calibrated on ``bias_feeds``, and the smallest T for ``target``.
+
+    ``written``: where the file computes otherwise than the description (int8), what makes the file
+    of a candidate; it has to reach the target then.
 
     Raises CheckFailed where no T reaches the target, DataError where ``bias_feeds`` are too few.
     """
     if target is None:
         return _calibrated(network, staircase_ann, bias_feeds, progress)
     tried = []
-    for candidate, result in _candidates(network, staircase_ann, samples, bias_feeds, target.most):
+    candidates = _candidates(network, staircase_ann, samples, bias_feeds, target.most, written)
+    for candidate, result in candidates:
         tried.append(result)
         progress(result.T / target.most)
         if target.reached(result):
@@ -116,16 +123,25 @@ def tune(
 
 
 def _candidates(
-    network: Snn, ann: gs.Graph, samples: Samples, bias_feeds: Feeds | None, most: int
+    network: Snn,
+    ann: gs.Graph,
+    samples: Samples,
+    bias_feeds: Feeds | None,
+    most: int,
+    written: Written | None,
 ) -> Iterator[tuple[Tuned, TimestepResult]]:
     """The network for T = 1, 2, ... ``most``, and how it fares on ``samples``."""
     layers = match_layers(network, ann)
     expected = ann_output(ann, network, layers, samples.feeds)
-    plain = snn_output(network, layers, samples.feeds, most) if bias_feeds is None else {}
+    same = bias_feeds is None and written is None
+    plain = snn_output(network, layers, samples.feeds, most) if same else {}
     for steps in range(1, most + 1):
         candidate = _calibrated(recorded(replace(network, timesteps=steps)), ann, bias_feeds)
         found = plain.get(steps)
-        if found is None:
+        if written is not None:
+            file = written(candidate.network)
+            found = file_output(file, candidate.network, layers, samples.feeds)
+        elif found is None:
             found = snn_output(candidate.network, layers, samples.feeds)[steps]
         counts = count_outputs(steps, expected, found, samples.labels)
         yield candidate, counts.result()
