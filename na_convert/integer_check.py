@@ -24,10 +24,12 @@ from . import compare
 from .behaviour import Elsewhere, rows
 from .checks import SELECTABLE
 from .compare import Progress
+from .connectivity import count_work
 from .data import Samples
-from .energy import DEFAULT, Constants
+from .energy import DEFAULT, Constants, estimate
 from .evaluate import evaluate
 from .forms.int8_file import restore
+from .graph import is_ours
 from .input_range import proven_inputs, ranges_of
 from .integer import (
     Counts,
@@ -44,8 +46,9 @@ from .integer_running import counts_in_onnxruntime
 from .integer_view import view
 from .layers import Layer as Match
 from .layers import match_layers, reference_values, split_by_owner
+from .neurons import ACTIVATION_OPS
 from .replay import relative_error
-from .results import Equivalence, Figure
+from .results import Energy, Equivalence, Figure
 from .rungs import Entry, of_check, rung
 from .snn import Snn, neuron_nodes, parameters
 
@@ -126,12 +129,39 @@ def measure_file(
         timesteps=timesteps, checks=checks & _OBSERVED, constants=constants, elsewhere=elsewhere,
         progress=lambda share: progress(0.4 + 0.6 * share),
     )  # fmt: skip
+    energy = observed.energy
+    if energy is not None:
+        one = rows(samples.feeds, 0, 1)
+        energy = _beside_the_ann(energy, staircase_ann, seen_as, one, constants)
     return replace(
         observed,
+        energy=energy,
         replay_mismatches=mismatches,
         replay_ties=None if mismatches is None else 0,
         engine_differences=differences,
         figures=(*figures, *observed.figures),
+    )
+
+
+def _beside_the_ann(
+    energy: Energy,
+    staircase_ann: gs.Graph,
+    network: Snn,
+    feeds: Mapping[str, Array],
+    constants: Constants,
+) -> Energy:
+    """``energy`` with the ANN's figures from its own operators: in integers several are joined."""
+    graph = staircase_ann.copy()
+    names = {neuron.output: neuron.name for neuron in network.neurons}
+    for node in graph.nodes:
+        if is_ours(node, *ACTIVATION_OPS) and node.outputs[0].name in names:
+            node.op, node.name = "IF", names[node.outputs[0].name]
+    silent = {neuron.name: np.zeros(neuron.shape, np.int64) for neuron in network.neurons}
+    plain = replace(network, graph=graph, carried=replace(network.carried, metadata={}))
+    work = count_work(plain, silent, {}, 1, feeds)
+    own = estimate(work, constants, network.timesteps, len(network.neurons))
+    return replace(
+        energy, ann_macs=own.ann_macs, ann_nj=own.ann_nj, bit_matched_nj=own.bit_matched_nj
     )
 
 

@@ -291,7 +291,8 @@ class Energy:
     Attributes:
         mac_pj, ac_pj: energy of a multiply-accumulate and of an accumulate, in picojoules;
             ``source`` says whose.
-        ann_macs, snn_macs, synaptic_operations: sums over ``operators``.
+        ann_macs, snn_macs, synaptic_operations: sums over ``operators``; of an int8 file, which
+            joins operators, what is said of the ANN is of its own.
         ann_nj: the ANN in float: every multiply-accumulate at ``mac_pj``; nanojoules.
         bit_matched_nj: the ANN with its own low-bit activations: a multiplication by b bits is b
             accumulates; analog inputs cost ``mac_pj``.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+import na_convert
 from na_convert.choices import AC_PJ, MAC_PJ
 from na_convert.energy import Constants
 from na_convert.errors import UsageError
@@ -157,3 +160,31 @@ def test_constants_can_be_changed_and_are_checked() -> None:
         Constants(-1)
     with pytest.raises(UsageError, match="--energy-ac nan"):
         Constants(1, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("name", "timesteps"), [("linear bottleneck", 4), ("identity shortcut", 16)]
+)
+def test_integers_are_compared_with_the_anns_own_operators(
+    name: str, timesteps: int, tmp_path: Path
+) -> None:
+    """int8 joins operators, and adds channels for shortcuts: more work, but not the ANN's."""
+    from .int8_cases import CASES
+
+    body, weights = CASES[name]
+    onnx.save(build.model(body, {**build.PLAIN, **weights}), tmp_path / "net.onnx")
+    energies = []
+    options = {"float": {}, "int8": {"weights": "int8", "tie_shortcuts": "never"}}
+    for each in options.values():
+        made = na_convert.convert(
+            tmp_path / "net.onnx", data={"x": build.images(2)}, timesteps=timesteps, **each
+        )
+        assert made.equivalence is not None
+        energies.append(made.equivalence.energy)
+    plain, whole = energies
+    assert plain is not None
+    assert whole is not None
+    for figure in ("ann_macs", "ann_nj", "bit_matched_nj"):
+        assert getattr(whole, figure) == pytest.approx(getattr(plain, figure))
+    joined = sum(o.ann_macs for o in whole.operators)
+    assert joined > plain.ann_macs
