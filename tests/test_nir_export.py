@@ -156,6 +156,7 @@ def test_from_ann_to_snn_to_nir(body: str, exact: bool, tmp_path: Path) -> None:
         "noiseadaptor_resnet_legacy",  # a global average along one axis after the other
         "ortq_qdq_u8_resnet_asym",  # input and output are quantised
         "relu6_mobilev2_legacy",  # linear bottlenecks
+        "qcfs_varied_incep_legacy",  # a max-pool of spikes beside convolutions
         "brevitas_qonnx_bnn_legacy",  # levels that start below zero
     ],
 )
@@ -273,13 +274,14 @@ def test_a_change_in_the_file_is_found(
 def test_nodes_that_nir_cannot_hold_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = snn_file(spiking.max_pool(), tmp_path)
+    body = spiking.FIRST + "c2 = ConvTranspose (a1, w2)\n" + build.stair("c2", "last")
+    file = snn_file(spiking.network(body + spiking.HEAD, spiking.SHAPES), tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(["export", str(file), "-o", str(tmp_path / "net.nir")])
     assert stopped.value.code == 1
     shown = capsys.readouterr().err
     assert "Not in NIR" in shown
-    assert "error: 'MaxPool_3' (MaxPoolCounts) cannot be written to NIR" in shown
+    assert "error: 'ConvTranspose_2' (ConvTranspose) cannot be written to NIR" in shown
     assert not (tmp_path / "net.nir").exists()
 
 
@@ -330,6 +332,18 @@ def test_options_that_do_not_fit(options: dict[str, str], message: str, tmp_path
     given = {k: str(tmp_path / v) if k == "output" else v for k, v in options.items()}
     with pytest.raises(UsageError, match=message):
         na_convert.convert(path, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("membrane", ["metadata", "pulse"])
+def test_max_pools_are_neurons_for_up_to_t_steps(membrane: str, tmp_path: Path) -> None:
+    found = exported(spiking.max_pool(), tmp_path, initial_membrane=membrane, timesteps=4)
+    assert found.other_counts == 0
+    assert "made for up to 4 time steps" in found.statements[0]
+
+
+def test_a_bias_would_make_them_fire_again(tmp_path: Path) -> None:
+    with pytest.raises(NotConvertible, match="a bias would make fire again"):
+        exported(spiking.max_pool(), tmp_path, initial_membrane="bias")
 
 
 def test_an_int8_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from na_convert.passes import unit_spikes
 
 from na_convert.errors import NotConvertible
-from na_convert.nir_file import geometry, movement
+from na_convert.nir_file import geometry, maxima, movement
 from na_convert.nir_file.encoding import encode, prepared
 from na_convert.nir_file.lowering import lower
 from na_convert.nir_file.network import Network
@@ -42,7 +43,8 @@ def as_nir(network: Network) -> Any:
             values = {"r": np.ones(node.shape), "v_threshold": np.ones(node.shape)}
         if node.kind == "SumPool2d":
             values["padding"] = np.zeros(2, np.int64)
-        metadata = {"initial_membrane": node.initial}
+        start = np.reshape(node.initial, (-1, *[1] * (len(node.shape) - 1)))
+        metadata = {"initial_membrane": start if np.ndim(node.initial) else node.initial}
         nodes[name] = type(node.kind, (SimpleNamespace,), {})(**values, metadata=metadata)
     return SimpleNamespace(nodes=nodes, edges=network.edges)
 
@@ -67,6 +69,7 @@ def same_spikes(snn: Snn, network: Network, steps: int = 4) -> None:
 
 
 STRUCTURES = [n for n in spiking.NETWORKS if n not in ("max_pool", "encoded_input")]
+POOL = "p = MaxPool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (a1)\n"
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -311,12 +314,60 @@ def test_what_follows_the_linear_part_of_the_readout_stays_outside() -> None:
     assert "Softmax" in network.statements[0]
 
 
-def test_every_node_that_nir_cannot_hold_is_named() -> None:
-    snn, _ = unit_spikes.run(spiking.max_pool())
-    with pytest.raises(NotConvertible, match="max-pool of spikes") as error:
+def pooled(pool: str, more: dict | None = None) -> Snn:
+    body = spiking.FIRST + pool + f"c2 = Conv {spiking.CONV} (p, w2)\n" + build.stair("c2", "last")
+    return spiking.network(body + spiking.HEAD, {**spiking.SHAPES, **(more or {})})
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        POOL,
+        "p = MaxPool <kernel_shape: ints = [3,3], strides: ints = [2,2], pads: ints = [1,1,1,1]>"
+        " (a1)\n",
+        "p = MaxPool <kernel_shape: ints = [2,2], pads: ints = [0,0,1,1]> (a1)\n",
+        "d = Mul (a1, worth)\np = MaxPool <kernel_shape: ints = [2,2]> (d)\n",
+    ],
+)
+@pytest.mark.parametrize("membrane", ["metadata", "pulse"])
+@pytest.mark.parametrize("timesteps", [1, 3, 7])
+def test_a_max_pool_of_spikes_is_made_of_neurons(
+    pool: str, membrane: str, timesteps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maxima, "WIDEST", 12)  # three counts side by side
+    worth = np.array([0.5, 1, 2, 3], np.float32).reshape(4, 1, 1)
+    snn = replace(pooled(pool, {"worth": worth} if "worth" in pool else {}), timesteps=timesteps)
+    network, made = lowered(snn, membrane)
+    same_spikes(made, network, timesteps)
+    first = network.layers[snn.neurons[0].name]
+    assert len([name for name, node in network.nodes.items() if np.ndim(node.initial)]) == (
+        0 if membrane == "pulse" else 2 * -(-timesteps // 3)
+    )
+    assert np.ndim(network.nodes[first].initial) == 0
+
+
+def test_a_max_pool_of_sums_is_refused() -> None:
+    pool = f"c3 = Conv {spiking.CONV} (a1, w3)\np = MaxPool <kernel_shape: ints = [2,2]> (c3)\n"
+    body = spiking.FIRST + pool + f"c2 = Conv {spiking.CONV} (p, w2)\n" + build.stair("c2", "last")
+    weights = {**spiking.SHAPES, "w3": (4, 4, 3, 3)}
+    snn, _ = unit_spikes.run(spiking.network(body + spiking.HEAD, weights))
+    with pytest.raises(NotConvertible, match="other values than the spikes of one layer") as error:
         lower(snn, spiking.samples(snn, 2))
-    assert [refusal.op for refusal in error.value.refused] == ["MaxPoolCounts"]
     assert "average pooling" in str(error.value)
+
+
+def test_every_node_that_nir_cannot_hold_is_named() -> None:
+    body = (
+        spiking.FIRST + "c2 = ConvTranspose (a1, w2)\n" + build.stair("c2", "a2")
+        + "c3 = ConvTranspose (a1, w3)\n" + build.stair("c3", "a3")
+        + "s = Concat <axis: int = 1> (a2, a3)\nm = GlobalAveragePool (s)\nf = Flatten (m)\n"
+        + "y = Gemm <transB: int = 1> (f, v)"
+    )  # fmt: skip
+    weights = {**spiking.SHAPES, "w3": (4, 4, 3, 3), "v": (5, 8)}
+    snn, _ = unit_spikes.run(spiking.network(body, weights))
+    with pytest.raises(NotConvertible, match=r"\(and 1 more\): NIR has no transposed") as error:
+        lower(snn, spiking.samples(snn, 2))
+    assert [refusal.op for refusal in error.value.refused] == ["ConvTranspose"] * 2
 
 
 def test_a_kernel_without_square_equivalent_is_refused() -> None:
@@ -348,7 +399,7 @@ def test_where_elements_come_from_is_found_by_moving_numbers() -> None:
 
 def test_a_pulse_starts_every_membrane_at_half_a_threshold() -> None:
     network, _ = lowered(spiking.residual(), "pulse")
-    assert all(node.initial == 0 for node in network.nodes.values())
+    assert all(np.all(node.initial == 0) for node in network.nodes.values())
     reference = Reference(as_nir(network))
     x = spiking.samples(spiking.residual(), 1)["x"]
     for step in range(40):

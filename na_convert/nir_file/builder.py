@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from .geometry import Geometry
 from .network import LINEAR, SCALING, Array, Node, Shape
 from .values import Term, Value, added
 
@@ -23,9 +24,10 @@ class Unfit(Exception):
 
 
 class Builder:
-    """The nodes and edges of a NIR graph so far."""
+    """The nodes and edges of a NIR graph so far, which is to run for ``timesteps`` steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, timesteps: int) -> None:
+        self.timesteps = timesteps
         self.nodes: dict[str, Node] = {}
         self.edges: list[tuple[str, str]] = []
 
@@ -66,55 +68,65 @@ class Builder:
     ) -> Value:
         """``weight`` [O, I, ...] applied to ``value``, plus ``bias`` [O], of ``shape``.
 
-        Terms that come with the same factors share a node; the first node has the bias.
+        Nodes whose outputs come in the same way share the result; the first one has the bias.
         """
         self.require_pixels(value)
-        groups: list[list[Term]] = []
-        for term in value.terms:
-            alike = [group for group in groups if group[0].same_mixing(term)]
-            alike = [group for group in alike if self.channels(group[0]) == self.channels(term)]
+        groups: list[tuple[Array, list[str]]] = []
+        for name, mixing in self._mixed(value):
+            alike = [names for other, names in groups if np.array_equal(other, mixing)]
             if alike:
-                alike[0].append(term)
+                alike[0].append(name)
             else:
-                groups.append([term])
+                groups.append((mixing, [name]))
         found = []
-        for group in groups:
-            channels = self.channels(group[0])
-            mixed = np.tensordot(weight, group[0].matrix(channels), axes=([1], [0]))
-            made = Node(
-                kind,
-                (channels, *value.shape[1:]),
-                shape,
-                {"weight": _float(np.moveaxis(mixed, -1, 1)), "bias": _float(bias), **values},
-                onnx,
-            )
-            found.append(self.add(made, [term.node for term in group]))
+        for mixing, names in groups:
+            mixed = np.moveaxis(np.tensordot(weight, mixing, axes=([1], [0])), -1, 1)
+            parameters = {"weight": _float(mixed), "bias": _float(bias), **values}
+            given = (mixing.shape[1], *value.shape[1:])
+            found.append(self.add(Node(kind, given, shape, parameters, onnx), names))
             bias = np.zeros_like(bias)
         return added(found) if found else Value(shape, (), bias)
+
+    def convolved(self, value: Value, by: Geometry, bias: Array, onnx: str) -> Value:
+        """A convolution of ``value``, plus ``bias`` [O]."""
+        kernel = by.weight.shape[2:]
+        sides = [
+            (n + 2 * p - k) // s + 1
+            for n, p, k, s in zip(value.shape[1:], by.padding, kernel, by.stride, strict=True)
+        ]
+        values = {"stride": np.asarray(by.stride), "padding": np.asarray(by.padding)}
+        shape = (len(by.weight), *sides)
+        kind = CONVOLUTIONS[len(value.shape)]
+        return self.linear(kind, value, by.weight, bias, shape, onnx, values)
+
+    def _mixed(self, value: Value) -> list[tuple[str, Array]]:
+        """By node, the matrix [C, channels of the node] with which it makes up ``value``."""
+        found: dict[str, Array] = {}
+        for term in value.terms:
+            found[term.node] = found.get(term.node, 0) + term.matrix(self.channels(term))
+        return list(found.items())
 
     def sources(self, value: Value, name: str) -> list[str]:
         """Nodes whose outputs add up to ``value``; ``name`` says what for."""
         if not value.terms:
             raise Unfit("its input is the same for all samples", "fold it into the network")
         self.require_pixels(value)
-        biased = self._bearer(value) if value.biased else -1
+        mixed = self._mixed(value)
+        plain = [_is_identity(matrix) for _, matrix in mixed]
+        biased = -1
+        if value.biased:  # a node that is needed in any case, else one that can take it
+            linear = [self.nodes[node].kind in LINEAR for node, _ in mixed]
+            better = [not p for p in plain] if not all(plain) else linear
+            biased = better.index(True) if any(better) else 0
         found = []
-        for position, term in enumerate(value.terms):
-            if term.is_plain(self.channels(term)) and position != biased:
-                found.append(term.node)
+        for position, (node, matrix) in enumerate(mixed):
+            if plain[position] and position != biased:
+                found.append(node)
                 continue
             bias = value.bias if position == biased else np.zeros_like(value.bias)
             strides = (1,) * (len(value.shape) - 1)
-            found.append(self._pointwise(term, bias, value.shape, strides, name))
+            found.append(self._pointwise(node, matrix, bias, value.shape, strides, name))
         return found
-
-    def _bearer(self, value: Value) -> int:
-        """Which term gets the bias: one that needs a node of its own, else one that can take it."""
-        plain = [term.is_plain(self.channels(term)) for term in value.terms]
-        linear = [self.nodes[term.node].kind in LINEAR for term in value.terms]
-        if not all(plain):
-            return plain.index(False)
-        return linear.index(True) if any(linear) else 0
 
     def materialised(self, value: Value, name: str) -> Value:
         """The same as outputs of nodes as they stand, without a bias."""
@@ -139,24 +151,37 @@ class Builder:
         """Every n-th pixel, from the first on: 1x1 convolutions with a stride."""
         self.require_pixels(value)
         nothing = np.zeros(len(value.bias))
-        made = [self._pointwise(term, nothing, shape, strides, name) for term in value.terms]
+        made = [
+            self._pointwise(node, matrix, nothing, shape, strides, name)
+            for node, matrix in self._mixed(value)
+        ]
         return added([Value.of_node(node, shape) for node in made]).raised(value.bias)
 
     def _pointwise(
-        self, term: Term, bias: Array, shape: Shape, strides: tuple[int, ...], name: str
+        self,
+        node: str,
+        matrix: Array,
+        bias: Array,
+        shape: Shape,
+        strides: tuple[int, ...],
+        name: str,
     ) -> str:
-        """A node that gives ``term``, pixel by pixel: a 1x1 convolution, or an Affine."""
-        source, axes = self.nodes[term.node], len(strides)
-        weight = term.matrix(source.shape[0])
+        """A node that mixes the channels of ``node``: a 1x1 convolution, or an Affine."""
+        source, axes = self.nodes[node], len(strides)
         values = {
-            "weight": _float(weight.reshape(*weight.shape, *[1] * axes)),
+            "weight": _float(matrix.reshape(*matrix.shape, *[1] * axes)),
             "bias": _float(bias),
         }
         kind = CONVOLUTIONS[len(shape)] if axes else "Affine"
         if axes:
             values |= {"stride": np.asarray(strides), "padding": np.zeros(axes, np.int64)}
-        made = Node(kind, source.shape, shape, values, f"{SCALING}{term.node} for {name}")
-        return self.add(made, [term.node], f"{term.node}_scaled").terms[0].node
+        made = Node(kind, source.shape, shape, values, f"{SCALING}{node} for {name}")
+        return self.add(made, [node], f"{node}_scaled").terms[0].node
+
+
+def _is_identity(matrix: Array) -> bool:
+    rows, columns = matrix.shape
+    return rows == columns and np.array_equal(matrix, np.eye(rows))
 
 
 def _float(values: Array) -> Array:

@@ -28,7 +28,8 @@ from ..snn import SOURCE_SHA256, Snn
 from . import file, targets, verification
 from .encoding import Encoded, encode, prepared
 from .lowering import lower
-from .network import Network
+from .maxima import MAXIMA
+from .network import Network, Node
 from .pulse import LONGEST, with_pulses
 
 SAMPLES = 8  # that the file is checked on, at most
@@ -118,6 +119,13 @@ def write_network(
     original = replace(network, timesteps=timesteps or network.timesteps)
     encoded = encode(original, membrane, original.timesteps)
     lowered = lower(encoded.snn, two)
+    pools = _pools(lowered)
+    if pools and membrane == "bias":
+        raise NotConvertible(
+            f"{pools[0].onnx!r} are neurons that fire once, which a bias would make fire again",
+            node=pools[0].onnx,
+            remedy="--initial-membrane metadata or pulse",
+        )
     if membrane == "pulse":
         _require_short(original.timesteps)
         lowered = with_pulses(lowered)
@@ -172,6 +180,11 @@ def _rows(network: Snn, timesteps: int) -> int:
     return max(1, min(SAMPLES, MEMORY // (neurons * timesteps * 8 * _COPIES)))
 
 
+def _pools(network: Network) -> list[Node]:
+    """The neurons of max-pools."""
+    return [node for node in network.nodes.values() if node.onnx.startswith(MAXIMA)]
+
+
 def _require_short(timesteps: int) -> None:
     if timesteps > LONGEST:
         raise UsageError(
@@ -210,6 +223,11 @@ def _statements(
             "current changes over time differ from the SNN's"
         ),
     }[membrane]
+    if _pools(network):
+        start += (
+            f"; made for up to {timesteps} time steps: max-pools are neurons that fire once for "
+            "each count, and whose membranes start elsewhere"
+        )
     differences = targets.statements(network, target)
     return (start, *encoded.statements, *network.statements, *differences)
 

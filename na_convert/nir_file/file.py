@@ -46,6 +46,15 @@ def read(path: Path) -> Any:
         raise ModelError(f"{path}: not a NIR file that nir reads ({error})") from error
 
 
+def _start(node: Node) -> Any:
+    """A number, or float32 of the layer's full shape."""
+    start = np.asarray(node.initial, np.float32)
+    if start.ndim == 0:
+        return float(start)
+    per_channel = start.reshape(-1, *[1] * (len(node.shape) - 1))
+    return np.broadcast_to(per_channel, node.shape).copy()
+
+
 def _node(nir: Any, node: Node) -> Any:
     known: dict[str, dict[str, Any]] = {"metadata": {"onnx": node.onnx}}
     values = node.values
@@ -55,7 +64,7 @@ def _node(nir: Any, node: Node) -> Any:
         return nir.Output({"output": np.asarray(node.shape)}, **known)
     if node.kind == "IF":
         one = np.ones(node.shape, np.float32)
-        known["metadata"]["initial_membrane"] = node.initial
+        known["metadata"]["initial_membrane"] = _start(node)
         return nir.IF(r=one, v_threshold=one.copy(), v_reset=np.zeros_like(one), **known)
     if node.kind == "Flatten":
         return nir.Flatten(

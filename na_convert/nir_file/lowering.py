@@ -8,6 +8,7 @@ IF                     an IF node; each term of its current an edge into it (res
 Conv, Gemm, MatMul     Conv2d, Conv1d, Affine; scales and order of what comes in go into the weights
 AveragePool, means     SumPool2d, 1/k^2 goes into the weights behind; along one axis a Conv1d
 Add, Sub, Mul, Div     scales and biases per channel
+MaxPoolCounts          two layers of IF neurons that fire once (`maxima`), for up to T steps
 Concat                 channels side by side; what follows gets one node per part
 Reshape and the like   Flatten, an order of channels, or a stride (`movement`)
 Encode, Decode         nothing: the input is the same at every step, the output is a mean over steps
@@ -46,7 +47,7 @@ def lower(snn: Snn, feeds: Mapping[str, Array]) -> Network:
     Raises NotConvertible with every node that NIR cannot hold in ``refused``.
     """
     around = boundaries(snn.graph, feeds)
-    walk = _Walk(snn.graph, feeds, around)
+    walk = _Walk(snn.graph, feeds, around, snn.timesteps)
     for node in around.nodes:
         walk.take(node)
     walk.finish()
@@ -75,9 +76,11 @@ def lower(snn: Snn, feeds: Mapping[str, Array]) -> Network:
 class _Walk:
     """What each tensor is in terms of the NIR nodes made so far."""
 
-    def __init__(self, graph: gs.Graph, feeds: Mapping[str, Array], around: Boundaries) -> None:
+    def __init__(
+        self, graph: gs.Graph, feeds: Mapping[str, Array], around: Boundaries, timesteps: int
+    ) -> None:
         self._graph, self._feeds, self._around = graph, feeds, around
-        self.builder = Builder()
+        self.builder = Builder(timesteps)
         self.outputs: dict[str, str] = {}
         self.refused: list[Refusal] = []
         entry = Node("Input", around.shape, around.shape, onnx=around.input)

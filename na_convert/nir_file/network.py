@@ -37,7 +37,7 @@ class Node:
         given, shape: of its input and its output.
         values: its parameters by NIR's names; float32 arrays, and whole numbers per axis.
         onnx: the node or tensor of the SNN that it stands for.
-        initial: membrane of an IF before the first step.
+        initial: membrane of an IF before the first step; a number, or one per channel.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Node:
     shape: Shape
     values: dict[str, Array] = field(default_factory=dict)
     onnx: str = ""
-    initial: float = 0.0
+    initial: float | Array = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..snn import parameters
 from ..unit_scale import bias_of, data_of, data_position, weight_position
 from . import geometry
 from .builder import CONVOLUTIONS, Builder, Unfit
+from .maxima import max_pool
 from .network import Array, Node, Shape
 from .values import Term, Value, added, concatenated
 
@@ -55,16 +56,7 @@ def convolution(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
         value = to.materialised(value, f"{g.label(node)}, with its offset")
     summed = found.weight.reshape(*found.weight.shape[:2], -1).sum(axis=2)
     bias = _vector(bias_of(node), len(weight)) + summed @ value.bias
-    sides = [
-        (n + 2 * p - k) // s + 1
-        for n, p, k, s in zip(
-            value.shape[1:], found.padding, found.weight.shape[2:], found.stride, strict=True
-        )
-    ]
-    values = {"stride": np.asarray(found.stride), "padding": np.asarray(found.padding)}
-    shape = (len(weight), *sides)
-    kind = CONVOLUTIONS[rank]
-    return to.linear(kind, value, found.weight, bias, shape, g.label(node), values)
+    return to.convolved(value, found, bias, g.label(node))
 
 
 def matrix(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
@@ -225,6 +217,11 @@ def side_by_side(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
     return concatenated(values)
 
 
+def maxima(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
+    """MaxPoolCounts: neurons that fire once (`maxima`)."""
+    return max_pool(node, value_of(node.inputs[0]), to)
+
+
 OPERATORS: dict[str, Operator] = {
     "IF": neurons,
     "IFPerChannel": neurons,
@@ -242,13 +239,10 @@ OPERATORS: dict[str, Operator] = {
     "Div": scaling,
     "Neg": negated,
     "Concat": side_by_side,
+    "MaxPoolCounts": maxima,
 }
 
 _REASONS = {
-    "MaxPoolCounts": (
-        "a max-pool of spikes keeps counts, and NIR has no node for it",
-        "train with average pooling, or with a convolution that has a stride",
-    ),
     "MaxPool": ("NIR has no max-pool", "train with average pooling, or a strided convolution"),
     "ConvTranspose": (
         "NIR has no transposed convolution",

@@ -34,8 +34,10 @@ def with_pulses(network: Network) -> Network:
     edges = list(network.edges)
     (entry,) = [name for name, node in nodes.items() if node.kind == "Input"]
     sources: dict[Shape, str] = {}
-    for layer, name in network.layers.items():
-        node = network.nodes[name]
+    for name, node in network.nodes.items():
+        if node.kind != "IF":
+            continue
+        layer = node.onnx
         pixels = node.shape[1:]
         if pixels not in sources:
             made = _sources(nodes[entry].shape, pixels, f"start{len(sources) or ''}", layer)
@@ -95,9 +97,10 @@ def _geometry(given: Sequence[int], pixels: Sequence[int], layer: str) -> tuple[
     )
 
 
-def _into(shape: Shape, initial: float, layer: str) -> Node:
+def _into(shape: Shape, initial: float | Array, layer: str) -> Node:
     """``initial * (A - B)`` for every channel of a layer."""
-    weight = np.repeat([[initial, -initial]], shape[0], axis=0).astype(np.float32)
+    start = np.broadcast_to(np.asarray(initial, np.float32), (shape[0],))
+    weight = np.stack([start, -start], axis=1)
     values = {"weight": weight, "bias": np.zeros(shape[0], np.float32)}
     given = (2, *shape[1:])
     if len(shape) == 1:

@@ -77,7 +77,7 @@ class Reference:
     ) -> tuple[Array, Array]:
         """The membrane before the reset, and the spikes."""
         theta = np.asarray(node.v_threshold, np.float64)
-        start = theta * float(node.metadata.get("initial_membrane", 0.0))
+        start = theta * np.asarray(node.metadata.get("initial_membrane", 0.0), np.float64)
         reached = self._membranes.get(name, start) + np.asarray(node.r, np.float64) * current
         spikes = (reached >= theta).astype(np.float64) if fired is None else fired
         self._membranes[name] = reached - theta * spikes
