@@ -20,6 +20,7 @@ import pytest
 import na_convert
 from na_convert import cli
 from na_convert.forms import FORMS, INT8_FORMS, read
+from na_convert.forms.unrolled import _owner
 from na_convert.snn import neuron_nodes, parameters
 
 from .browser import chromium
@@ -99,6 +100,13 @@ def test_each_neuron_layer_has_a_threshold_and_a_doc(name: str, files: dict[str,
     ours = [n for n in nodes.values() if n.domain == "na_convert"]
     assert all(n.doc_string for n in ours)
     assert max(len(line) for n in nodes.values() for line in n.doc_string.splitlines()) <= 80
+
+
+def test_layers_whose_names_hold_slashes_are_found() -> None:
+    layers = {"/a", "/a/b", "c"}
+    for name, owner in {"/a/b/spikes/1": "/a/b", "/a/with_x/y/2": "/a", "c/reset/1": "c",
+                        "conv/1": None, "c": None, "/a/b": "/a"}.items():  # fmt: skip
+        assert _owner(name, layers) == owner
 
 
 def test_inputs_that_a_form_adds_are_explained(files: dict[str, Path]) -> None:

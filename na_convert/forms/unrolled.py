@@ -19,6 +19,7 @@ puts the file's own weights into it, writes it once more, and takes it only if t
 from __future__ import annotations
 
 import base64
+from collections.abc import Container
 
 import numpy as np
 import onnx
@@ -102,16 +103,24 @@ def network_of(model: onnx.ModelProto) -> onnx.ModelProto:
 def _document_steps(model: onnx.ModelProto, snn: Snn) -> None:
     """Say of each node that belongs to a neuron layer what it is: NAME/PART/STEP, or NAME/STEP."""
     by_name = {neuron.name: neuron for neuron in snn.neurons}
-    layers = [(n.name, parameters(n)) for n in neuron_nodes(snn.graph) if n.name in by_name]
+    layers = {n.name: parameters(n) for n in neuron_nodes(snn.graph) if n.name in by_name}
     for node in model.graph.node:
-        for name, found in layers:
-            if node.name.startswith(f"{name}/"):
-                part, _, t = node.name.removeprefix(f"{name}/").rpartition("/")
-                what = f"{part.replace('_', ' ')}, step {t} of {snn.timesteps},"
-                brief = part != "spikes" or t != "1"
-                node.doc_string = part_doc(by_name[name], found, what, brief=brief)
-                if node.op_type == "HardSigmoid":
-                    node.doc_string += "\nhere an exact step, on the negated membrane a = 1/2 - u"
+        name = _owner(node.name, layers)
+        if name is None:
+            continue
+        part, _, t = node.name.removeprefix(f"{name}/").rpartition("/")
+        what = f"{part.replace('_', ' ')}, step {t} of {snn.timesteps},"
+        brief = part != "spikes" or t != "1"
+        node.doc_string = part_doc(by_name[name], layers[name], what, brief=brief)
+        if node.op_type == "HardSigmoid":
+            node.doc_string += "\nhere an exact step, on the negated membrane a = 1/2 - u"
+
+
+def _owner(name: str, layers: Container[str]) -> str | None:
+    """The layer whose name, and a slash, ``name`` begins with; names may hold slashes."""
+    parts = name.split("/")
+    starts = ("/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((start for start in starts if start in layers), None)
 
 
 def _keep_network(model: onnx.ModelProto, snn: Snn, stored: set[str]) -> None:
