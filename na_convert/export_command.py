@@ -121,7 +121,7 @@ def _export_integers(
     elif not quiet:
         print(
             f"{found.path}: {found.layers} layers, {found.neurons:,} neurons, "
-            f"{file_size(found.weights)} of int8 weights, T up to {found.timesteps}; "
+            f"{file_size(found.weights) or '0 B'} of int8 weights, T up to {found.timesteps}; "
             f"{file_size(found.bytes)}\n"
             f"run in numpy beside the network: {found.compared:,} counts on {found.samples} "
             f"samples of {found.data}, all equal"

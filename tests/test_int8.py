@@ -16,7 +16,7 @@ from na_convert.forms.int8_loop import int8_loop_parts
 from na_convert.forms.int8_unrolled import int8_parts
 from na_convert.integer import IntegerNetwork, run
 from na_convert.integer_bounds import bounds, largest_counts
-from na_convert.integer_running import counts_in_onnxruntime
+from na_convert.integer_running import counts_in_onnxruntime, int8_unrolled_runner
 from na_convert.integer_view import view, worth
 from na_convert.runtime import session
 from na_convert.simulation import simulate
@@ -24,6 +24,7 @@ from na_convert.snn import Snn
 
 from . import build
 from .int8_cases import CASES, case
+from .int8_cases import network as network_of
 
 T = 4
 FEEDS = {"x": build.images(2)}
@@ -143,6 +144,27 @@ def test_a_file_says_what_it_holds(name: str) -> None:
     for layer, counts in before.counts.items():
         np.testing.assert_array_equal(counts, after.counts[layer])
     np.testing.assert_array_equal(before.outputs[T]["y"], after.outputs[T]["y"])
+
+
+@pytest.mark.parametrize("pooled", ["", "max pool"])
+def test_steps_that_nothing_reads_are_in_the_file(pooled: str) -> None:
+    """A single layer, and a pool behind the last: their early counts reach no output, and are run
+    and read back all the same."""
+    last = "a1" if pooled else "last"
+    body = "c1 = Conv <pads: ints = [1,1,1,1]> (x, w1)\n" + build.stair("c1", last)
+    if pooled:
+        body += "last = MaxPool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (a1)\n"
+    body += "m = GlobalAveragePool (last)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, wy)"
+    snn = network_of(body, {"w1": (4, 3, 3, 3), "wy": (5, 4)})
+    network = quantise_weights.run(snn, T).network
+    model = _described(whole(network), snn)
+    found, analog = counts_in_onnxruntime(model, network, FEEDS)
+    expected = run(restore(model), FEEDS, T, analog)
+    for layer, counts in expected.counts.items():
+        np.testing.assert_array_equal(found[layer], counts)
+    outputs = int8_unrolled_runner(model)(FEEDS, T).outputs
+    for t in range(1, T + 1):
+        np.testing.assert_allclose(outputs[t]["y"], expected.outputs[t]["y"], atol=1e-5)
 
 
 def _described(model: onnx.ModelProto, snn: Snn, form: str = "int8-unrolled") -> onnx.ModelProto:

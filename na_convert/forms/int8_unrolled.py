@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from ..graph import Parts, constant, export_parts
 from ..integer import IntegerNetwork
@@ -24,11 +25,16 @@ def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
     builder = StepBuilder(graph, network)
     units = builder.units()
     counts = None
+    made: list[gs.Tensor] = []
     for t in range(1, steps + 1):
         counts = builder.step(f"_t{t}", counts, units, Time(t))
+        made += counts.values()
     assert counts is not None
     builder.read_out(counts, constant("timesteps", np.asarray(steps, np.int64)))
+    outputs = list(graph.outputs)
+    graph.outputs += [tensor for tensor in made if tensor not in outputs]  # kept, read or not
     graph.cleanup().toposort()
+    graph.outputs = outputs
     own = {"na_convert.form": FORM, KEY: describe(builder), "na_convert.fixed": str(steps)}
     parts = export_parts(graph, network.snn.carried.with_metadata(own))
     document_integer(parts.light, network, FORM, _HOW)
