@@ -17,7 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from na_convert.errors import UsageError
-from na_convert.model_io import write_atomically
+from na_convert.whole_files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = {

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from na_convert import api
 from na_convert.arguments import several_timesteps
-from na_convert.model_io import write_atomically
+from na_convert.whole_files import write_atomically
 
 STEPS = (1, 2, 3, 4, 6, 8, 16, 32)
 LAYER_STEPS = (3, 4)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from na_convert import api
 from na_convert.arguments import several_timesteps
-from na_convert.model_io import write_atomically
+from na_convert.whole_files import write_atomically
 
 _CPU = torch.device("cpu")
 _BATCH = 128

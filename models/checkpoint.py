@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from na_convert.errors import DataError
-from na_convert.model_io import write_atomically
+from na_convert.whole_files import write_atomically
 
 from . import processes
 from .data import Dataset

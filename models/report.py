@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from na_convert import api
-from na_convert.model_io import write_atomically
+from na_convert.whole_files import write_atomically
 
 from .data import Dataset
 from .export import export_onnx

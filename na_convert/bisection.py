@@ -35,7 +35,7 @@ from .graph import export_graph
 from .layers import Layer, reference_values, sources, split_by_owner
 from .results import Equivalence
 from .running import file_engine, form_name
-from .runtime import session
+from .runtime import session, values_of
 from .snn import TIMESTEPS
 from .teacher_forcing import runner
 
@@ -88,7 +88,8 @@ def write_bisection(stages: Stages, samples: Samples, found: Equivalence, folder
     if not stages.runs_in_onnxruntime():
         return "bisect: onnxruntime does not run this file, so nothing was written"
     ann, snn, expected = _parts(stages, layer, feeds, constant=broken)
-    (mean,) = session(snn.model).run(None, snn.feeds)
+    runner = session(snn.model)
+    (mean,) = values_of(runner, [o.name for o in runner.get_outputs()], snn.feeds)
     worst, count, size = _compare(layer, expected, mean)
     _write(folder, ann, snn, worst)
     return (

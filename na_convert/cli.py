@@ -8,13 +8,14 @@ answers at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.exceptions import TyperException
+from typer.exceptions import Abort, TyperException
 
 from . import __version__
 from .arguments import (
@@ -375,7 +376,7 @@ def check_command(
 
     def also(result: Result | None, error: NaConvertError | None) -> None:
         from . import ci
-        from .model_io import write_atomically
+        from .whole_files import write_atomically
 
         plot(result, plots)
         if junit is not None:
@@ -465,6 +466,7 @@ app.command("view")(view_command)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -472,6 +474,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which unwinds like Ctrl-C, so that temporary files go."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _run(arguments: list[str]) -> int:
@@ -485,6 +495,8 @@ def _run(arguments: list[str]) -> int:
         raise
     except NaConvertError as found:
         error, code = found, found.exit_code
+    except (KeyboardInterrupt, Abort):
+        error, code = Interrupted("stopped"), Interrupted.exit_code
     except TyperException as found:
         message = found.format_message().rstrip(".")
         error, code = UsageError(message, remedy="see na-convert --help"), 2

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from .errors import ModelError
-from .runtime import Backend, session
+from .runtime import Backend, session, values_of
 
 Array: TypeAlias = NDArray[Any]
 Runner: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -113,11 +113,7 @@ def _prepare(
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {name: np.asarray(values[name]) for name in wanted if name in values}
-        try:
-            return dict(zip(outputs, runner.run(outputs, feeds), strict=True))
-        except Exception as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"onnxruntime does not run this graph ({first})") from error
+        return dict(zip(outputs, values_of(runner, outputs, feeds), strict=True))
 
     return run
 

@@ -298,9 +298,15 @@ def _labels(
                 f"{where}: {name} has shape {_shape(labels.shape)}, not [{count}]",
                 remedy="give one class number per sample (one-hot: labels.argmax(1))",
             )
-        if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
-            raise DataError(f"{where}: {name} are not class numbers from 0 ({labels.dtype})")
+        if labels.dtype.kind not in "iu" or (labels.size and not _is_class(labels)):
+            raise DataError(
+                f"{where}: {name} are not class numbers from 0, below 2^63 ({labels.dtype})"
+            )
         if len(labels) != count:
             raise DataError(f"{where}: {len(labels)} {name} for {count} samples")
         return labels.astype(np.int64)
     return None
+
+
+def _is_class(labels: Array) -> bool:
+    return bool(labels.min() >= 0 and labels.max() < 2**63)

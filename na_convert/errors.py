@@ -82,6 +82,6 @@ class PassFailed(NaConvertError):
 
 
 class Interrupted(NaConvertError):
-    """The user stopped a run (Ctrl-C)."""
+    """The user stopped a run (Ctrl-C), or SIGTERM did."""
 
     exit_code = 130

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from .errors import ModelError
 from .graph import Names, constant, is_constant, is_ours, is_standard
 from .graph import node as make_node
 from .neurons import NEURON_OPS
@@ -41,25 +43,61 @@ def with_exactness(
 
 def exactness_of(snn: Snn) -> Exactness | None:
     """What `with_exactness` stored; None for a network that is not on grids."""
-    if EXACT not in snn.carried.metadata:
+    stored = _stored(snn)
+    if not stored:
         return None
-    stored = json.loads(snn.carried.metadata[EXACT])
     layers = tuple(SnappedLayer(**layer) for layer in stored["layers"])
     return Exactness(True, stored["timesteps"], stored["bounds"], layers)
 
 
 def fine_parts(snn: Snn) -> frozenset[str]:
     """Names of the operators that add the fine parts of a stem, beside the one that is its own."""
-    return frozenset(json.loads(snn.carried.metadata.get(EXACT, "{}")).get("fine", ()))
+    return frozenset(_stored(snn).get("fine", ()))
+
+
+def _stored(snn: Snn) -> dict[str, Any]:
+    """What `with_exactness` stored; empty for a network that is not on grids.
+
+    Raises ModelError where it is not as it was written.
+    """
+    if EXACT not in snn.carried.metadata:
+        return {}
+    stored = json.loads(snn.carried.metadata[EXACT])
+    if not isinstance(stored, dict):
+        raise _damaged()
+    lists = (stored.get("rounds"), stored.get("fine"))
+    grids, bounds = stored.get("grids"), stored.get("bounds")
+    sound = (
+        all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in lists)
+        and isinstance(grids, dict)
+        and all(type(k) is int and abs(k) < _MOST_EXPONENT for k in grids.values())
+        and isinstance(bounds, dict)
+        and all(type(b) in (int, float) for b in bounds.values())
+        and type(stored.get("timesteps")) is int
+        and isinstance(stored.get("layers"), list)
+    )
+    if not sound:
+        raise _damaged()
+    return stored
+
+
+_MOST_EXPONENT = 1100
+
+
+def _damaged() -> ModelError:
+    return ModelError(
+        f"the SNN's description is damaged: {EXACT} is not as it was written",
+        remedy="convert the ANN again",
+    )
 
 
 def moved_off_grid(snn: Snn, rng: np.random.Generator) -> gs.Graph:
     """The graph of ``snn`` with constants anywhere within half a unit, and inputs not rounded: as
     far from ``snn`` as the network was before its rounding. The same graph where none was.
     """
-    if EXACT not in snn.carried.metadata:
+    stored = _stored(snn)
+    if not stored:
         return snn.graph
-    stored = json.loads(snn.carried.metadata[EXACT])
     grids, rounds = stored["grids"], set(stored["rounds"])
     graph = snn.graph.copy()
     moved: dict[str, gs.Constant] = {}

@@ -13,7 +13,7 @@ from .activation import Ramp, Staircase
 from .elementwise import Function
 from .graph import is_standard
 from .sample import Sampler, hints
-from .staircase_fit import Fit, fit
+from .staircase_fit import MAX_LEVELS, Fit, fit
 
 REGULAR = 2  # the highest `regularity`
 _CURVED = ("Exp", "LeakyRelu", "Log", "PRelu", "Sigmoid", "Softplus", "Softsign", "Tanh")
@@ -21,6 +21,9 @@ _ROUNDING = (
     *("ArgMax", "ArgMin", "Cast", "Ceil", "Floor", "Quant", "IntQuant", "QuantizeLinear"),
     *("Round", "Trunc"),
 )
+
+
+_TO_LEVELS = ("Ceil", "Floor", "Quant", "IntQuant", "QuantizeLinear", "Round", "Trunc")
 
 
 def measure(function: Function) -> Fit:
@@ -42,9 +45,16 @@ def measure(function: Function) -> Fit:
     if native(np.zeros((1, 1))).dtype != function.dtype:
         return Fit("typed", None, "changes the element type", "")
     exact = Sampler(function, np.dtype(np.float64))
-    return fit(
+    found = fit(
         exact, native, function.channels, function.dtype, hints(function), rounding_of(function)
     )
+    rounds = [n.op for n in function.nodes if n.op in _TO_LEVELS]
+    if rounds and isinstance(found.activation, Ramp):
+        return Fit(
+            "unknown", None, f"{rounds[0]} makes levels so fine that they look like a clip",
+            f"a quantiser with at most {MAX_LEVELS} levels can be converted",
+        )  # fmt: skip
+    return found
 
 
 def regularity(activation: Staircase | Ramp | None) -> int:

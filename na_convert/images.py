@@ -7,6 +7,8 @@ torchvision's ``Resize`` (bilinear, with antialiasing) and ``CenterCrop`` do to 
 
 from __future__ import annotations
 
+import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +117,13 @@ def _decoded(file: Path, channels: int, how: Preprocessing) -> Array:
             f"{file.parent}: reading images needs Pillow", remedy="pip install 'na-convert[images]'"
         ) from error
     try:
-        with Image.open(file) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except OSError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as opened:
+                image = opened.convert("L" if channels == 1 else "RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{file}: an image of so many pixels is refused") from error
+    except (OSError, SyntaxError, ValueError, struct.error, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file}: not a readable image ({reason})") from error
     if how.resize is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,9 +18,10 @@ from .forms.int8_loop import FINAL
 from .forms.int8_nodes import counts_name
 from .integer import IntegerNetwork, Layer
 from .integer_stepping import counts_step_by_step, whole_current, worth_of
-from .runtime import Backend, session
+from .runtime import Backend, session, values_of
 from .simulation import Simulation
 from .snn import TIMESTEPS
+from .snn_guard import MOST_TIMESTEPS
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -95,8 +97,8 @@ def counts_in_onnxruntime(
     analogs = [name for name in network.analogs if name not in known]
     wanted = [*tensors.values(), *analogs]
     extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    found = dict(zip(wanted, session(extended, threads=threads, optimise=optimise).run(
-        wanted, dict(feeds)), strict=True))  # fmt: skip
+    runner = session(extended, threads=threads, optimise=optimise)
+    found = dict(zip(wanted, values_of(runner, wanted, feeds), strict=True))
     counts = {
         layer.name: np.stack([found[tensors[layer.name, t]] for t in range(1, steps + 1)])
         for layer in network.layers
@@ -121,7 +123,9 @@ def _counts_in_loop(
     extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     runner = session(extended, threads=threads, optimise=optimise)
     steps = range(1, network.timesteps + 1)
-    found = [runner.run(wanted, {**feeds, TIMESTEPS: np.asarray(t, np.int64)}) for t in steps]
+    found = [
+        values_of(runner, wanted, {**feeds, TIMESTEPS: np.asarray(t, np.int64)}) for t in steps
+    ]
     counts = {
         layer.name: np.stack([each[i] for each in found]) for i, layer in enumerate(network.layers)
     }
@@ -174,7 +178,13 @@ def _final(tensor: str) -> str:
 
 def fixed_steps(model: onnx.ModelProto) -> int:
     """The number of steps that an unrolled file makes."""
-    return next(int(p.value) for p in model.metadata_props if p.key == "na_convert.fixed")
+    text = next((p.value for p in model.metadata_props if p.key == "na_convert.fixed"), "")
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_TIMESTEPS:
+        raise ModelError(
+            f"the SNN's description is damaged: it has {text[:20]!r} time steps",
+            remedy="convert the ANN again",
+        )
+    return int(text)
 
 
 def _at(tensor: str, t: int) -> str:

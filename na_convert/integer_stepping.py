@@ -17,7 +17,7 @@ from .forms.step import NEXT, STEPS
 from .integer import Counts, IntegerNetwork, Key, Layer, Move, move, total_current
 from .integer_view import worth
 from .neurons import INITIAL_MEMBRANE
-from .runtime import Backend, session
+from .runtime import Backend, session, values_of
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -79,7 +79,7 @@ class Int8Stepper:
                 f"T = {self.t + 1}: this file is proved for up to {self.t} time steps",
                 remedy="convert it again with a larger -T",
             )
-        values = self._session.run(self._wanted, {**feeds, **self._state})
+        values = values_of(self._session, self._wanted, {**feeds, **self._state})
         found = dict(zip(self._wanted, values, strict=True))
         before = self._state
         self._state = {name: found[name + NEXT] for name in self._states}

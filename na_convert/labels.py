@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from .array_files import Array, read_npy
 from .errors import DataError
-from .sources import Array, read_npy
 
 
 def read_labels(path: Path) -> Array | dict[str, int]:
@@ -31,12 +32,18 @@ def read_labels(path: Path) -> Array | dict[str, int]:
 def _json(path: Path, text: str) -> Array | dict[str, int]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     values = list(found.values()) if isinstance(found, dict) else found
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise DataError(f"{path}: neither a list of class numbers nor an object of them")
+    _require_small(path, values)
     return found if isinstance(found, dict) else np.asarray(values, np.int64)
+
+
+def _require_small(path: Path, values: Iterable[int]) -> None:
+    if any(abs(value) >= 2**63 for value in values):
+        raise DataError(f"{path}: a class number of more than 63 bits")
 
 
 def _text(path: Path, text: str) -> Array | dict[str, int]:
@@ -45,7 +52,7 @@ def _text(path: Path, text: str) -> Array | dict[str, int]:
     named: dict[str, int] = {}
     numbers: list[int] = []
     for index, line in lines:
-        parts = re.fullmatch(r"(?:(.*?)[\s,]+)?(\d+)", line)
+        parts = re.fullmatch(r"(?:(.*?)[\s,]+)?(\d{1,18})", line)
         if parts is None:
             raise DataError(
                 f"{path}: line {index} ends in no class number: {line[:40]!r}",

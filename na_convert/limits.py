@@ -100,6 +100,19 @@ def baseline_figures(found: Equivalence, limits: Limits) -> list[Figure]:
     if limits.baseline is None:
         return []
     stored = _stored(limits.baseline, found)
+    try:
+        return _baseline_figures(found, stored, limits)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"--baseline {limits.baseline}: not as na-convert writes it "
+            f"({type(error).__name__}: {error})",
+            remedy="store one with check --report",
+        ) from error
+
+
+def _baseline_figures(
+    found: Equivalence, stored: Mapping[str, Any], limits: Limits
+) -> list[Figure]:
     margin = limits.margin
     rows = {row["T"]: row for row in stored["by_timestep"]}
     pairs = [(row, rows[row.T]) for row in found.by_timestep if row.T in rows]
@@ -122,7 +135,7 @@ def baseline_figures(found: Equivalence, limits: Limits) -> list[Figure]:
 def _stored(path: Path, found: Equivalence) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"--baseline {path}: not a readable JSON file", remedy="store one with --report"
         ) from error

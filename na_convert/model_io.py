@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +13,11 @@ import onnx
 import onnx.inliner
 from numpy.typing import NDArray
 
-from . import neurons
+from . import model_guard, neurons
 from .cut import reads
-from .errors import ModelError, NotConvertible, UsageError
+from .errors import ModelError, NotConvertible
 from .graph import Parts
+from .whole_files import atomic_file
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 
@@ -50,8 +48,12 @@ def load(path: Path) -> Loaded:
         raise ModelError(f"{path}: no such file", remedy="give the path of an ONNX model")
     _refuse_nir(path)
     try:
+        model_guard.check_size(path)
         digest = _sha256(path)
         model = _checked(path)
+        model_guard.check_model(path, model)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{path}: not a readable ONNX model ({_first_line(error)})") from error
     _refuse_bfloat16(path, model)
@@ -80,26 +82,41 @@ def _checked(path: Path) -> onnx.ModelProto:
     except onnx.checker.ValidationError as error:
         if "topologically sorted" not in str(error):
             raise
-        model = onnx.load(path)
+        model = _with_external_data(path)
         sort_nodes(model.graph)
         onnx.checker.check_model(model)
         return model
-    return onnx.load(path)
+    return _with_external_data(path)
+
+
+def _with_external_data(path: Path) -> onnx.ModelProto:
+    model = onnx.load(path, load_external_data=False)
+    model_guard.check_external(path, model)
+    onnx.load_external_data_for_model(model, str(path.parent))
+    return model
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Put each node behind those it reads from, and otherwise keep the order; cycles stay."""
-    made = {name for node in graph.node for name in node.output if name}
-    known, waiting, ready = set[str](), list(graph.node), list[onnx.NodeProto]()
-    while waiting:
-        now = [n for n in waiting if not any(i in made and i not in known for i in reads(n))]
-        if not now:
-            return
-        ready += now
-        known.update(name for node in now for name in node.output)
-        chosen = {id(node) for node in now}
-        waiting = [node for node in waiting if id(node) not in chosen]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ready]
+    maker = {name: k for k, node in enumerate(graph.node) for name in node.output if name}
+    waits = [{maker[name] for name in reads(node) if name in maker} for node in graph.node]
+    readers: dict[int, list[int]] = {}
+    for k, needed in enumerate(waits):
+        for source in needed:
+            readers.setdefault(source, []).append(k)
+    left = [len(needed) for needed in waits]
+    ready = [k for k, count in enumerate(left) if not count]
+    order = []
+    while ready:
+        k = heappop(ready)
+        order.append(k)
+        for reader in readers.get(k, ()):
+            left[reader] -= 1
+            if not left[reader]:
+                heappush(ready, reader)
+    if len(order) < len(graph.node):
+        return
+    copies = [onnx.NodeProto.FromString(graph.node[k].SerializeToString()) for k in order]
     del graph.node[:]
     graph.node.extend(copies)
 
@@ -132,33 +149,6 @@ def save(parts: Parts, path: Path) -> tuple[int, str]:
             file.write(chunk)
             digest.update(chunk)
     return path.stat().st_size, digest.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` as a whole file, or leave what was there.
-
-    Raises UsageError where the folder is missing or cannot be written.
-    """
-    with atomic_file(path) as part:
-        part.write_bytes(data)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without error."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder", remedy="create it, or choose another -o")
-    folder = None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".na-convert-", dir=path.parent))
-        part = folder / path.name
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot write ({error.strerror})") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- protobuf, written piece by piece -------------------------------------------------------------

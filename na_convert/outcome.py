@@ -56,7 +56,7 @@ def carry_out(
         entries = result_json.to_json(result, command)
     if report is not None and _is_html(report):
         from .html_report import html_report
-        from .model_io import write_atomically
+        from .whole_files import write_atomically
 
         write_atomically(report, html_report(result, command, error).encode())
     elif report is not None:
@@ -104,7 +104,18 @@ def tell(error: NaConvertError, *, verbose: bool) -> None:
     """The error as one line on stderr, below its traceback if asked for."""
     if verbose:
         traceback.print_exception(error)
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {_one_line(str(error))}", file=sys.stderr)
+
+
+_LONGEST = 1000  # characters of an error
+
+
+def _one_line(text: str) -> str:
+    """``text`` without line breaks, escape sequences and what no terminal can show."""
+    line = " ".join(text.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def console_for(*, stderr: bool = False) -> Console:
@@ -139,6 +150,6 @@ def print_json(entries: dict[str, Any]) -> None:
 
 
 def write_json(path: Path, entries: dict[str, Any]) -> None:
-    from .model_io import write_atomically
+    from .whole_files import write_atomically
 
     write_atomically(path, (json.dumps(entries, indent=2, allow_nan=False) + "\n").encode())

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import __version__, batch_check, qonnx, shapes
-from .errors import ModelError, NotConvertible, PassFailed, UsageError
+from . import __version__, batch_check, model_guard, qonnx, shapes
+from .errors import CheckFailed, ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
 from .forms.folded import FORM
@@ -26,7 +26,7 @@ from .results import Neuron, PassReport, Refusal
 from .runtime import Feeds
 from .snn import Snn, metadata
 from .spec import check_graph, check_spiking
-from .teacher_forcing import teacher_forced_error
+from .teacher_forcing import runner, teacher_forced_error
 
 PASS_LIMIT = 1e-4  # largest relative change of a tensor that a pass may make
 PASS_LIMIT_HALF = 4e-3
@@ -111,6 +111,8 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
         return replace(found, staircase_ann=graph, reports=tuple(reports), refused=refused)
     if found.entangled:
         raise NotConvertible(f"{loaded.path}: {found.entangled}", remedy=batch_check.REMEDY)
+    if check:
+        _require_finite(loaded.path, graph, carried, chosen, feeds)
     names = [a.outputs[0].name for a in chosen]
     staircase_ann = graph.copy()
     spiking = to_spiking.run(graph, shapes.of_one_sample(graph, carried, feeds, names), readout)
@@ -130,6 +132,8 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
 
     Takes the model out of ``loaded``.
     """
+    model_guard.refuse_loops(loaded.path, loaded.model)
+    model_guard.check_sizes(loaded.path, loaded.model, feeds)
     model, notes = prepare(loaded.take())
     _refuse_foreign(loaded.path, model)
     graph, carried = import_graph(model)
@@ -138,6 +142,7 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
     rows = {name: values[:_CHECK_ROWS] for name, values in feeds.items()} if check else None
     exported = graph.copy() if check else graph
     reports = [_run(NORMALISE, graph, carried, rows)]
+    _refuse_branches(loaded.path, graph)
     entangled = batch_check.entanglement(exported, graph, carried, feeds) if check else ""
     if entangled and rows is not None:  # later passes are compared at the file's own batch size
         rows = _fitting(exported, rows)
@@ -160,21 +165,59 @@ def explain(loaded: Loaded, node: str) -> Explanation:
     return explain_node(graph, node)
 
 
-def _require_numbers(path: Path, graph: gs.Graph) -> None:
-    """Raise ModelError, naming the weight, where one is not a number."""
-    for name, tensor in graph.tensors().items():
-        if (
-            is_constant(tensor)
-            and tensor.values.dtype.kind == "f"
-            and np.isnan(tensor.values).any()
-        ):
-            raise ModelError(
-                f"{path}: weight {name!r} holds NaN",
+def _refuse_branches(path: Path, graph: gs.Graph) -> None:
+    """Raise NotConvertible, listing every If that is left: its condition is not constant."""
+    refused = tuple(
+        Refusal(
+            label(node),
+            node.op,
+            "a branch that depends on data",
+            "export the branch that is taken, or cut the network before it",
+        )
+        for node in graph.nodes
+        if node.op == "If"
+    )
+    if refused:
+        raise NotConvertible(
+            f"{path}: {len(refused)} node(s) are branches",
+            node=refused[0].node,
+            remedy=_SEE_TABLE,
+            refused=refused,
+        )
+
+
+def _require_finite(
+    path: Path, graph: gs.Graph, carried: Carried, activations: list[gs.Node], feeds: Feeds
+) -> None:
+    """Raise CheckFailed where an activation's input is not finite on the first rows."""
+    rows = _fitting(graph, {name: values[:_CHECK_ROWS] for name, values in feeds.items()})
+    roots = list(dict.fromkeys(a.inputs[0].name for a in activations))
+    for name, values in runner(graph, carried, (), roots)(rows).items():
+        if not np.isfinite(np.asarray(values, np.float64)).all():
+            raise CheckFailed(
+                f"{path}: tensor {name!r} is not finite on the samples: the network overflows",
                 node=name,
-                remedy="the training diverged: export a checkpoint from before",
+                remedy="look at the weights before it, and at the scale of the input",
             )
 
 
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+
+
+def _require_numbers(path: Path, graph: gs.Graph) -> None:
+    """Raise ModelError, naming the weight, where one is not a number, or is multiplied by and
+    infinite (as a bound, of a Clip or a mask, it may be)."""
+    remedy = "the training diverged: export a checkpoint from before"
+    for name, tensor in graph.tensors().items():
+        if not is_constant(tensor) or tensor.values.dtype.kind != "f":
+            continue
+        if np.isnan(tensor.values).any():
+            raise ModelError(f"{path}: weight {name!r} holds NaN", node=name, remedy=remedy)
+        if any(n.op in _WEIGHTED for n in tensor.outputs) and np.isinf(tensor.values).any():
+            raise ModelError(f"{path}: weight {name!r} is infinite", node=name, remedy=remedy)
+
+
+_SEE_TABLE = "see the table: each is named with the reason and what to do"
 _EXPORT = "export it as standard operators (without symbolic()), or as a local function"
 _FOREIGN = {
     "com.microsoft.nchwc": "give the file from before onnxruntime's optimisation, or optimise it "
@@ -200,6 +243,7 @@ def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
         raise NotConvertible(
             f"{path}: {len(refused)} node(s) are custom operators",
             node=refused[0].node,
+            remedy=_SEE_TABLE,
             refused=refused,
         )
 

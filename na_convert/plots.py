@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .model_io import write_atomically
 from .results import Equivalence, ExcerptLayer, Result
+from .whole_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

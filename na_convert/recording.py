@@ -28,11 +28,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from .data import Samples
 from .errors import DataError
-from .model_io import atomic_file
 from .results import ArrayInfo, SimulatedLayer, SimulatedTimestep
 from .simulation import Simulation, fixed_batch, membranes
 from .simulator import Simulator
 from .statistics import predictions
+from .whole_files import atomic_file
 
 Array: TypeAlias = NDArray[Any]
 

@@ -27,7 +27,7 @@ from .forms import (
 )
 from .integer_running import int8_loop_runner, int8_unrolled_runner
 from .integer_stepping import Int8Stepper
-from .runtime import Backend, session
+from .runtime import Backend, session, values_of
 from .simulation import Engine, Simulation, folded_runner
 from .snn import Snn
 
@@ -228,7 +228,7 @@ class Stepper:
 
     def step(self, feeds: Feeds) -> dict[str, Array]:
         """One time step; the outputs on the mean over the steps so far."""
-        values = self._session.run(self._wanted, {**feeds, **self._state})
+        values = values_of(self._session, self._wanted, {**feeds, **self._state})
         found = dict(zip(self._wanted, values, strict=True))
         self._state = {name: found[after] for name, after in self._states.items()}
         self.t += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,4 +44,15 @@ def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str] | None = No
     """Run once; outputs by name (all of them by default)."""
     runner = session(model)
     names = list(outputs) if outputs is not None else [o.name for o in runner.get_outputs()]
-    return dict(zip(names, runner.run(names, feeds), strict=True))
+    return dict(zip(names, values_of(runner, names, feeds), strict=True))
+
+
+def values_of(
+    runner: Any, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """The values of ``outputs``, from what a `Backend` made; raises ModelError where it fails."""
+    try:
+        return list(runner.run(list(outputs), feeds))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"onnxruntime does not run this graph ({first})") from error

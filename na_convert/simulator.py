@@ -18,6 +18,7 @@ from .integer_stepping import Int8Stepper
 from .running import Stepper, file_runner, stepper_for
 from .simulation import Feeds, Simulation, fixed_batch
 from .snn import Snn
+from .snn_guard import described_as_it_is
 
 Array: TypeAlias = NDArray[Any]
 
@@ -132,10 +133,11 @@ class Simulator:
             raise UsageError(f"T = {steps}: at least one time step is needed")
         size = self.batch_size(steps, batch)
         count = len(next(iter(feeds.values())))
-        parts = [
-            self._run({name: values[at : at + size] for name, values in feeds.items()}, steps)
-            for at in range(0, count, size)
-        ]
+        with described_as_it_is():
+            parts = [
+                self._run({name: values[at : at + size] for name, values in feeds.items()}, steps)
+                for at in range(0, count, size)
+            ]
         return Simulation.joined(parts)
 
     def batch_size(self, timesteps: int, wanted: int | None = None) -> int:

@@ -11,8 +11,6 @@ folder of images       decoded when asked for (`images`); class folders give lab
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .array_files import npz_headers, read_npy, read_npz
 from .errors import DataError
 from .images import ImageFiles, find_images
 from .lazy import LazyArray
@@ -62,42 +61,6 @@ def natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
-def read_npz(path: Path) -> dict[str, Array]:
-    """Every array of an ``.npz``; raises DataError where that is not what ``path`` is."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise DataError(f"{path}: a single array", remedy="call the file .npy")
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error, "numpy.savez") from error
-
-
-def read_npy(path: Path) -> Array:
-    """The array of an ``.npy``, memory-mapped."""
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, error, "numpy.save") from error
-    if not isinstance(loaded, np.ndarray):
-        loaded.close()
-        raise DataError(f"{path}: several arrays", remedy="call the file .npz")
-    return loaded
-
-
-def _unreadable(path: Path, error: Exception, writer: str) -> DataError:
-    signs = ("allow_pickle", "Object arrays", "Python objects")
-    pickled = any(sign in str(error) for sign in signs)
-    kind = f"{path.suffix if path.suffix in ('.npy', '.npz') else '.npz'} file"
-    reason = f"not an {kind} of plain numbers" if pickled else f"not a readable {kind}"
-    return DataError(f"{path}: {reason}", remedy=f"write it with {writer}")
-
-
 def _map_npy(path: Path) -> LazyArray:
     array = read_npy(path)
     if not array.ndim:
@@ -110,7 +73,7 @@ def _map_npy(path: Path) -> LazyArray:
 
 def _read_shards(paths: Sequence[Path]) -> Arrays:
     """The arrays of ``paths`` one after another; labels in memory, all else read when asked for."""
-    headers = [_headers(path) for path in paths]
+    headers = [npz_headers(path) for path in paths]
     first = headers[0]
     shards = list(zip(paths, headers, strict=True))
     starts = np.cumsum([0, *(_length(path, header) for path, header in shards)])
@@ -151,27 +114,6 @@ def _joined(
 @lru_cache(maxsize=1)
 def _shard(path: Path) -> dict[str, Array]:
     return read_npz(path)
-
-
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and type of each array, without reading it."""
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    form = np.lib.format
-                    read = (
-                        form.read_array_header_1_0
-                        if version == (1, 0)
-                        else form.read_array_header_2_0
-                    )
-                    shape, _, dtype = read(file)
-                    found[member.removesuffix(".npy")] = (shape, dtype)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error, "numpy.savez") from error
-    return found
 
 
 def _length(path: Path, header: Mapping[str, tuple[tuple[int, ...], Any]]) -> int:

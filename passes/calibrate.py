@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from na_convert.activation import read_activation
 from na_convert.graph import Carried, Names, constant, export_graph, is_ours, label
 from na_convert.results import PassReport, Refusal
-from na_convert.runtime import Feeds, session
+from na_convert.runtime import Feeds, session, values_of
 
 _BATCH = 32
 _BINS = 1 << 14  # of the histogram that a percentile is read from: 1/16384 of the maximum
@@ -114,4 +114,4 @@ def _observe(
     count = len(next(iter(feeds.values())))
     for start in range(0, count, _BATCH):
         part = {name: values[start : start + _BATCH] for name, values in feeds.items()}
-        yield dict(zip(tensors, runner.run(tensors, part), strict=True))
+        yield dict(zip(tensors, values_of(runner, tensors, part), strict=True))

@@ -7,14 +7,17 @@ Cases, each with its test:
 * constant arithmetic, ``Cast``, ``CastLike``, ``Reshape``, ``Expand`` of constants
 * ``CastLike`` of a constant towards a computed tensor of known type
 * weight quantisers: LSQ subgraphs, DequantizeLinear(QuantizeLinear(weight)), QONNX quantisers
-* ``If`` with a constant condition: the branch that is taken is inlined
+* ``If`` with a constant condition, nested ones too: the branch that is taken is inlined
 * left alone: random nodes, nodes that feed a graph output directly, results that would be large
   (more than a million elements and four times their inputs)
+* refused: results of more than 2^24 elements that are four times their inputs
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -22,6 +25,7 @@ import onnx_graphsurgeon as gs
 
 from na_convert.errors import ModelError
 from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, label, rename
+from na_convert.model_guard import MOST_CONSTANT
 from na_convert.results import Skip
 
 from .node_builder import release
@@ -37,10 +41,14 @@ def fold_constants(graph: gs.Graph) -> tuple[int, tuple[Skip, ...]]:
     """Fold what is constant; returns how many nodes went, and what could not be evaluated."""
     changed, skipped = 0, []
     graph.toposort()
-    for node in list(graph.nodes):
-        if is_standard(node, "If"):
-            changed += _inline_branch(graph, node)
-        elif is_standard(node, "CastLike"):
+    names, waiting = Names(graph), deque(graph.nodes)
+    while waiting:
+        node = waiting.popleft()
+        if is_standard(node, "If") and is_constant(node.inputs[0]):
+            waiting.extendleft(reversed(_inline_branch(graph, node, names)))
+            changed += 1
+            continue
+        if is_standard(node, "CastLike"):
             _as_cast(node)
         if not _foldable(graph, node):
             continue
@@ -82,7 +90,16 @@ def _fold(node: gs.Node, opset: int) -> str | None:
         to_constants(node, [node.attrs["value"].values])
         return None
     values = [None if is_missing(t) else t.values for t in node.inputs]
-    if _too_large(node, values):
+    elements = _elements(node, values)
+    largest = max((v.size for v in values if v is not None), default=0)
+    if elements > max(MOST_CONSTANT, _GROWTH * largest):
+        raise ModelError(
+            f"{label(node)!r} ({node.op}) would make a constant of {elements:.3g} elements, more "
+            f"than {MOST_CONSTANT:.3g}",
+            node=label(node),
+            remedy="store it in the file, or look at what makes it",
+        )
+    if _too_large(node, values, elements):
         return f"{node.op} would make a constant of more than {LARGE} elements"
     try:
         results = evaluate_node(node, values, opset)
@@ -96,18 +113,26 @@ def _fold(node: gs.Node, opset: int) -> str | None:
     return None
 
 
-def _too_large(node: gs.Node, values: Sequence[Array | None]) -> bool:
+def _too_large(node: gs.Node, values: Sequence[Array | None], elements: int) -> bool:
     if node.op not in _GROWING:
         return False
     given = [v for v in values if v is not None]
-    if node.op == "Range":
-        start, limit, delta = (float(v) for v in given)
-        elements = int(max((limit - start) / delta, 0)) if delta else 0
-    elif node.op == "Tile":
-        elements = given[0].size * int(np.prod(given[1].astype(np.int64)))
-    else:
-        elements = int(np.prod(np.maximum(given[-1].astype(np.int64), 1)))
     return elements > max(LARGE, _GROWTH * given[0].size)
+
+
+def _elements(node: gs.Node, values: Sequence[Array | None]) -> int:
+    """How large the result of an operator that may grow will be; 0 for any other."""
+    given = [v for v in values if v is not None]
+    if node.op == "Range":
+        start, limit, delta = (float(v.ravel()[0]) for v in given)
+        return int(max((limit - start) / delta, 0)) if delta else 0
+    if node.op == "Tile":
+        return given[0].size * prod(int(n) for n in given[1].ravel())
+    if node.op in ("Expand", "ConstantOfShape"):
+        return prod(max(int(n), 1) for n in given[-1].ravel())
+    if node.op == "Concat":
+        return sum(v.size for v in given)
+    return 0
 
 
 def _as_cast(node: gs.Node) -> None:
@@ -120,22 +145,21 @@ def _as_cast(node: gs.Node) -> None:
     node.inputs = [node.inputs[0]]
 
 
-def _inline_branch(graph: gs.Graph, node: gs.Node) -> int:
-    """Replace an ``If`` whose condition is constant by the nodes of the branch taken."""
-    if not is_constant(node.inputs[0]):
-        return 0
+def _inline_branch(graph: gs.Graph, node: gs.Node, names: Names) -> list[gs.Node]:
+    """Replace an ``If`` whose condition is constant by the branch taken; returns its nodes."""
     taken = "then_branch" if bool(node.inputs[0].values.ravel()[0]) else "else_branch"
     branch = node.attrs[taken]
-    names = Names(graph)
+    inlined = list(branch.nodes)
     outer = list(node.outputs)
     node.outputs.clear()
-    for inner in branch.nodes:
+    node.attrs.clear()  # its nodes are the graph's now
+    for inner in inlined:
         inner.name = names.fresh(inner.name or inner.op)
         for tensor in inner.outputs:
             if tensor.name:
                 tensor.name = names.fresh(tensor.name)
     for old, new in zip(outer, branch.outputs, strict=True):
-        if new.inputs and any(new.inputs[0] is inner for inner in branch.nodes):
+        if new.inputs and any(new.inputs[0] is inner for inner in inlined):
             producer = new.inputs[0]
             for consumer in list(new.outputs):
                 consumer.inputs = [old if t is new else t for t in consumer.inputs]
@@ -146,7 +170,5 @@ def _inline_branch(graph: gs.Graph, node: gs.Node) -> int:
             )
         else:
             rename(graph, old, new)
-    graph.nodes.extend(branch.nodes)
-    graph.nodes.remove(node)
-    graph.toposort()
-    return 1
+    graph.nodes.extend(inlined)
+    return inlined

@@ -72,7 +72,7 @@ def _step(node: gs.Node, x: gs.Tensor, channels: int, rank: int) -> _Step | None
         return None
     first = node.inputs[0] is x
     other = node.inputs[1 if first else 0]
-    if not is_constant(other) or (node.op == "Div" and not first):
+    if not is_constant(other) or (node.op == "Div" and (not first or not other.values.all())):
         return None
     vector = _per_channel(other.values, channels, rank)
     if vector is None:

@@ -158,6 +158,15 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
             found = obstacle(node, spiking)
             if found:
                 refused.append(Refusal(g.label(node), node.op, found.reason, found.remedy))
+        elif _is_bounded(node) and _threshold_vanishes(node):
+            refused.append(
+                Refusal(
+                    g.label(node),
+                    node.op,
+                    "its threshold is below the smallest normal number of its float type",
+                    "scale the layer before it: the step of the quantiser is next to nothing",
+                )
+            )
         elif not _is_bounded(node):
             refused.append(
                 Refusal(
@@ -168,6 +177,11 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
                 )
             )
     return tuple(refused)
+
+
+def _threshold_vanishes(node: gs.Node) -> bool:
+    smallest = np.finfo(node.inputs[1].values.dtype).tiny
+    return bool(np.any(np.abs(read_activation(node).neuron().threshold) < smallest))
 
 
 def nonlinear_nodes(

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from na_convert import model_io
+from na_convert import model_io, whole_files
 from na_convert.errors import ModelError, NotConvertible, UsageError
 from na_convert.graph import export_parts
 from na_convert.runtime import run
@@ -55,7 +55,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path.write_bytes(b"old")
 
     def write_half() -> None:
-        with model_io.atomic_file(path) as part:
+        with whole_files.atomic_file(path) as part:
             part.write_bytes(b"half")
             raise RuntimeError
 
@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        model_io.write_atomically(tmp_path / "none" / "out.onnx", b"")
+        whole_files.write_atomically(tmp_path / "none" / "out.onnx", b"")
 
 
 def test_foreign_functions_are_inlined_and_external_data_read(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ..graph import Parts
 from ..integer import IntegerNetwork
 from ..integer_view import view
 from ..snn import Snn
+from ..snn_guard import reading
 from . import folded, int8_file, int8_loop, int8_step, int8_unrolled, step, unrolled
 
 
@@ -36,14 +37,18 @@ class Form:
 
     Attributes:
         parts: writes the description; ``snn.carried.metadata`` says the form.
-        read: the description behind a file, from the file's own weights.
+        reader: finds the description behind a file, from the file's own weights.
         why: for the report, what one chooses it for.
     """
 
     name: str
     parts: Callable[[Snn], Parts]
-    read: Callable[[onnx.ModelProto], Snn]
+    reader: Callable[[onnx.ModelProto], Snn]
     why: str
+
+    def read(self, model: onnx.ModelProto) -> Snn:
+        """The description behind a file, checked; raises ModelError where it is damaged."""
+        return reading(self.reader, model)
 
 
 FORMS = {
@@ -85,7 +90,8 @@ class Int8Form:
 
     def read(self, model: onnx.ModelProto) -> Snn:
         """The integer network behind a file, seen as a description in real units."""
-        return view(int8_file.restore(model))
+        loops = 1 if self.name == int8_loop.FORM else 0
+        return reading(lambda file: view(int8_file.restore(file)), model, loops)
 
 
 INT8_FORMS = {

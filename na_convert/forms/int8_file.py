@@ -21,6 +21,7 @@ from ..graph import import_graph
 from ..integer import Analog, IntegerNetwork, Layer, Mean, Move, Product, Shortcut, Window
 from ..snn import Snn, neurons_from
 from .int8_nodes import StepBuilder, unit_key
+from .int8_schema import DESCRIPTION, conforms
 
 KEY = "na_convert.integer"
 
@@ -67,6 +68,14 @@ def restore(model: onnx.ModelProto) -> IntegerNetwork:
             remedy="give the file that na-convert --weights int8 wrote",
         )
     found = json.loads(props[KEY])
+    neurons = neurons_from(props) if conforms(found, DESCRIPTION) else ()
+    shapes = {neuron.name: list(neuron.shape) for neuron in neurons}
+    layers = [op for op in found["operations"] if "layer" in op] if neurons else []
+    if not neurons or any(shapes.get(op["layer"]) != op["shape"] for op in layers):
+        raise ModelError(
+            f"the SNN's description is damaged: {KEY} is not as it was written",
+            remedy="convert the ANN again",
+        )
     reader = _Reader(model)
     operations = tuple(reader.operation(entry) for entry in found["operations"])
     means = tuple(
@@ -75,7 +84,7 @@ def restore(model: onnx.ModelProto) -> IntegerNetwork:
     )
     graph, carried = import_graph(model)
     steps = int(props["na_convert.timesteps"])
-    snn = Snn(_without_state(graph, found), neurons_from(props), steps, carried)
+    snn = Snn(_without_state(graph, found), neurons, steps, carried)
     return IntegerNetwork(snn, operations, means, int(found["timesteps"]))
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import integer, model_io
+from .. import integer, model_io, whole_files
 from ..behaviour import rows
 from ..choices import HARDWARE_FILES
 from ..data import Preprocessing
@@ -92,7 +92,7 @@ def export_integers(
     currents = currents_of(network, program, few)
     found = run(program, currents, network.timesteps)
     compared = _compare(network, few, found)
-    with model_io.atomic_file(to) as part:
+    with whole_files.atomic_file(to) as part:
         if to.suffix == ".npz":
             tests = {f"test/counts/{name}": counts for name, counts in _numbered(program, found)}
             npz.write(program, path.name, part, {"test/currents": currents, **tests})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, forms, model_io
+from .. import __version__, forms, model_io, whole_files
 from ..behaviour import MEMORY
 from ..choices import MEMBRANES
 from ..data import Preprocessing, Samples
@@ -131,7 +131,7 @@ def write_network(
         lowered = with_pulses(lowered)
     targets.refuse_unreadable(lowered, target)
     x, feeds = prepared(encoded, few, lowered.input)
-    with model_io.atomic_file(to) as part:
+    with whole_files.atomic_file(to) as part:
         statements = _statements(lowered, encoded, membrane, target, original.timesteps)
         metadata = _metadata(lowered, encoded, membrane, target, statements)
         file.write(lowered, metadata, part)
