@@ -23,7 +23,7 @@ from na_convert.nir_readers.simulate import Deviation, Recording, simulate
 from . import nir_nets
 from .test_report import validate
 
-LAWS = {"good": OURS, "hard": Law(reset="zero")}
+LAWS = {"good": OURS, "hard": Law(reset="zero"), "norse": Law(reset="zero", strict=True)}
 
 
 @pytest.fixture
@@ -80,6 +80,14 @@ def test_a_reader_that_deviates_fails_and_is_explained(
         "error: net.nir: hard deviates (reset to zero, not by subtraction): "
         "docs/nir-readers.md says what helps\n"
     )
+
+
+def test_what_helps_is_said_beside_what_deviates(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check("--reader norse") == 1
+    shown = capsys.readouterr().out
+    assert "norse 1.0: --reader norse:adjusted runs it with settings that make it ours" in shown
 
 
 def test_a_reader_that_cannot_run_the_file_fails(

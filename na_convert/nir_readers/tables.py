@@ -13,6 +13,7 @@ from .. import __version__
 from ..cells import percent, plain_table, shorten
 from .check import Choices, ReadersResult, shortfall
 from .compare import Comparison
+from .readers import ADJUSTED, NAMES
 
 _STYLE = {"identical": "green", "rounding": "green", "deviates": "red", "fails": "red"}
 
@@ -26,7 +27,7 @@ def summary(result: ReadersResult, console: Console, *, verbose: bool = False) -
             console.print(_layers(each))
             console.print()
     for each in result.comparisons:
-        for line in _explanation(each):
+        for line in (*_explanation(each), *_remedy(each)):
             console.print(Text(line))
     for name in result.missing:
         console.print(Text(f"{name}: not installed, not checked", style="dim"))
@@ -132,6 +133,15 @@ def _explanation(each: Comparison) -> list[str]:
     lines = [f"{name}: {cause.what}{_alone(cause.alone)}" for cause in each.causes]
     lines.append(f"{name}: simulated with all of this, {left:,} counts differ from the reader's")
     return lines
+
+
+def _remedy(each: Comparison) -> list[str]:
+    if each.reader not in NAMES or each.verdict not in ("deviates", "fails"):
+        return []
+    name = f"{each.reader}:{ADJUSTED}"
+    return [
+        f"{each.reader} {each.version}: --reader {name} runs it with settings that make it ours"
+    ]
 
 
 def _alone(count: int) -> str:
