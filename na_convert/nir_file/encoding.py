@@ -5,6 +5,10 @@ those who set it. ``pulse`` makes it by neurons in the file (`pulse`), which cha
 ``bias`` adds 1/(2 T) of a threshold to the current at each of T steps: after T steps the same
 charge has flowed in, so that under a constant current the count at T is the same; before T, and
 under a current that changes, a neuron may fire later, or not at all.
+
+A max-pool in front of the first neurons, of currents, which NIR does not have, moves behind them:
+under a constant current counts do not fall when it grows, so that the largest count is that of the
+largest current.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import onnx_graphsurgeon as gs
 from .. import graph as g
 from ..evaluate import evaluate
 from ..exactness import EXACT
+from ..passes.affine import pool_attributes
 from ..snn import Snn, neuron_nodes
 from .network import Array
 
@@ -30,11 +35,13 @@ class Encoded:
     Attributes:
         grids: by input, the power of two that its values have to be multiples of.
         changed: whether it is another network than before.
+        pooled: by the layers that max-pools moved behind: these pools.
         statements: what is left to whoever runs the file.
     """
 
     snn: Snn
     changed: bool
+    pooled: dict[str, gs.Node]
     grids: dict[str, float]
     statements: tuple[str, ...]
 
@@ -46,13 +53,14 @@ def encode(snn: Snn, membrane: str, timesteps: int) -> Encoded:
     """
     graph = snn.graph.copy()
     grids, statements = _without_rounding(graph, snn)
+    pooled = {} if membrane == "bias" else _pools_moved(graph)
     if membrane == "bias":
         for node in neuron_nodes(graph):
             _charge_by_bias(graph, node, timesteps)
     graph.cleanup().toposort()
-    changed = membrane == "bias" or bool(statements)
+    changed = membrane == "bias" or bool(statements) or bool(pooled)
     made = replace(snn, graph=graph, timesteps=timesteps)
-    return Encoded(made, changed, grids, tuple(statements))
+    return Encoded(made, changed, pooled, grids, tuple(statements))
 
 
 def prepared(
@@ -123,6 +131,29 @@ def _is_of_stem(source: gs.Tensor) -> bool:
     return (before is not None and g.is_standard(before, "Sub")) or any(
         g.is_standard(reader, "Sub") for reader in source.outputs
     )
+
+
+def _pools_moved(graph: gs.Graph) -> dict[str, gs.Node]:
+    """Move max-pools of constant currents behind the neurons that alone read them."""
+    moved = {}
+    for node in neuron_nodes(graph):
+        entered = g.producer(node.inputs[0])
+        pool = None if entered is None else g.producer(entered.inputs[0])
+        if entered is None or not g.is_ours(entered, "Encode") or pool is None:
+            continue
+        alone = all(g.sole_consumer(graph, t) for t in (entered.outputs[0], pool.outputs[0]))
+        if not g.is_standard(pool, "MaxPool") or len(pool.outputs) > 1 or not alone:
+            continue
+        spikes = node.outputs[0]
+        unpooled = gs.Variable(f"{spikes.name}_unpooled", spikes.dtype)
+        entered.inputs = [pool.inputs[0]]
+        node.outputs = [unpooled]
+        attributes = {**pool_attributes(pool), "unit": 1.0}
+        name = f"{g.label(pool)}_of_spikes"
+        made = g.node("MaxPoolCounts", [unpooled], [spikes], name, attributes, "na_convert")
+        graph.nodes.append(made)
+        moved[node.name] = made
+    return moved
 
 
 def _charge_by_bias(graph: gs.Graph, node: gs.Node, timesteps: int) -> None:

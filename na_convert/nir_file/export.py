@@ -144,7 +144,7 @@ def write_network(
         if error is not None:
             raise error
         own = verification.spikes_of(original, few) if encoded.changed else spikes
-        differs = verification.deviation(found, original, own, few)
+        differs = verification.deviation(found, original, own, few, encoded.pooled)
         data = part.read_bytes()
     tell("done", 1.0)
     return NirExport(

@@ -39,33 +39,59 @@ def max_pool(node: gs.Node, value: Value, to: Builder) -> Value:
     axes = len(value.shape) - 1
     if axes + 1 not in CONVOLUTIONS or node.attrs.get("ceil_mode", 0):
         raise Unfit("a max-pool over three axes, or with part of a window at the border", _REMEDY)
-    spikes, worth = _spikes(value, to)
     channels, label = value.shape[0], g.label(node)
-    at_once = max(1, WIDEST // channels)
+    reached, worth = _behind_pool(value, to) or _behind_layers(value, label, to)
     terms: list[Term] = []
     shape = value.shape
-    for start in range(1, to.timesteps + 1, at_once):
-        counts = range(start, min(start + at_once, to.timesteps + 1))
-        first = _first(node, _reached(spikes, counts, label, to), label, to)
+    for each in reached:
+        first = _first(node, each, label, to)
         shape = (channels, *first.shape[1:])
         terms += [
             Term(first.terms[0].node, i * channels + np.arange(channels), worth)
-            for i in range(len(counts))
+            for i in range(each.shape[0] // channels)
         ]
     return Value(shape, tuple(terms), value.bias)
 
 
-def _spikes(value: Value, to: Builder) -> tuple[Value, Array]:
-    """``value`` with spikes worth 1, and what they were worth [C]."""
+def _behind_pool(value: Value, to: Builder) -> tuple[list[Value], Array] | None:
+    """Where ``value`` is such a pool's output: its neurons, which fire at k-th spikes already."""
+    names = list(dict.fromkeys(term.node for term in value.terms))
+    nodes = [to.nodes[name] for name in names]
+    if not nodes or not all(node.onnx.startswith(MAXIMA) for node in nodes):
+        return None
+    channels = value.shape[0]
+    parts = [
+        Term(name, i * channels + np.arange(channels), value.terms[0].factor)
+        for name, node in zip(names, nodes, strict=True)
+        for i in range(node.shape[0] // channels)
+    ]
+    same = len(parts) == len(value.terms) == to.timesteps and all(
+        a.node == b.node and a.same_mixing(b) for a, b in zip(parts, value.terms, strict=True)
+    )
+    if not same or np.any(value.terms[0].factor <= 0):
+        return None
+    outputs = [Value.of_node(name, node.shape) for name, node in zip(names, nodes, strict=True)]
+    return outputs, value.terms[0].factor
+
+
+def _behind_layers(value: Value, label: str, to: Builder) -> tuple[list[Value], Array]:
+    """Neurons that fire at the k-th spike of each channel of ``value``, up to `WIDEST` together,
+    and what a spike is worth [C]."""
     worth = np.zeros(value.shape[0])
     terms = []
     for term in value.terms:
         used = (term.index >= 0) & (term.factor != 0)
-        if to.nodes[term.node].kind != "IF" or np.any(worth[used]) or np.any(term.factor[used] < 0):
+        node = to.nodes[term.node]
+        layer = node.kind == "IF" and not node.onnx.startswith(MAXIMA)
+        if not layer or np.any(worth[used]) or np.any(term.factor[used] < 0):
             raise Unfit("a max-pool of other values than the spikes of one layer", _REMEDY)
         worth[used] = term.factor[used]
         terms.append(Term(term.node, np.where(used, term.index, -1), used.astype(np.float64)))
-    return Value(value.shape, tuple(terms), np.zeros(value.shape[0])), worth
+    spikes = Value(value.shape, tuple(terms), np.zeros(value.shape[0]))
+    at_once = max(1, WIDEST // value.shape[0])
+    counts = range(1, to.timesteps + 1)
+    parts = [counts[start : start + at_once] for start in range(0, to.timesteps, at_once)]
+    return [_reached(spikes, part, label, to) for part in parts], worth
 
 
 def _reached(spikes: Value, counts: Sequence[int], label: str, to: Builder) -> Value:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from ..engines import FLOAT_NOISE
 from ..evaluate import evaluate
+from ..kernels import max_pool
 from ..replay import relative_error
 from ..results import Figure
 from ..rungs import Entry, of_check, rung
@@ -120,14 +122,25 @@ def compare(
 
 
 def deviation(
-    found: Compared, original: Snn, spikes: Spikes, feeds: Mapping[str, Array]
+    found: Compared,
+    original: Snn,
+    spikes: Spikes,
+    feeds: Mapping[str, Array],
+    pooled: Mapping[str, gs.Node],
 ) -> Deviation:
-    """The file beside ``original``, the SNN with its initial membranes, and its ``spikes``."""
+    """The file beside ``original``, the SNN with its initial membranes, and its ``spikes``.
+
+    ``pooled``: max-pools that stand behind layers of the file, and before those of ``original``.
+    """
+    counts = {
+        name: max_pool(pooled[name], [value], value.dtype) if name in pooled else value
+        for name, value in found.counts.items()
+    }
     first, output = next(iter(found.outputs.items()))
     wanted = _expected(original, spikes, feeds, [first])[first].reshape(len(output), -1)
     same = output.reshape(len(output), -1).argmax(axis=1) == wanted.argmax(axis=1)
-    different = _different(found.counts, spikes)
-    total = sum(counts.size for counts in found.counts.values())
+    different = _different(counts, spikes)
+    total = sum(value.size for value in counts.values())
     return Deviation(different / total, float(np.mean(same)))
 
 
