@@ -1,4 +1,4 @@
-"""An SNN as a NIR graph can hold it: no rounding inside, a membrane that may have to start at 0.
+"""An SNN as a NIR graph can hold it: nothing rounded, membranes that may have to start at 0.
 
 NIR has no initial membrane. ``metadata`` writes half a threshold down beside each IF node, for
 those who set it. ``pulse`` makes it by neurons in the file (`pulse`), which changes nothing here.
