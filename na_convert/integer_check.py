@@ -296,7 +296,10 @@ def quantised_ann(network: IntegerNetwork, feeds: Mapping[str, Array]) -> dict[s
 
     last = [node.outputs[0].name for node in neuron_nodes(seen_as.graph)]
     analog = evaluate(network.snn.graph, feeds, network.analogs, dtype=np.float32)
-    evaluate(seen_as.graph, {**feeds, **analog}, last, stateful=activation)
+    # Units are rounded in float32, as the network does: in float64 some would be others.
+    encoded = [n.inputs[0].name for n in seen_as.graph.nodes if is_ours(n, "Encode")]
+    units = evaluate(seen_as.graph, {**feeds, **analog}, encoded, dtype=np.float32)
+    evaluate(seen_as.graph, {**feeds, **units}, last, stateful=activation)
     return levels
 
 

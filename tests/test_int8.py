@@ -11,11 +11,13 @@ from na_convert.passes.tie_shortcuts import tie_shortcuts
 from onnx.reference import ReferenceEvaluator
 
 from na_convert.errors import UsageError
+from na_convert.evaluate import evaluate
 from na_convert.forms.int8_file import restore
 from na_convert.forms.int8_loop import int8_loop_parts
 from na_convert.forms.int8_unrolled import int8_parts
-from na_convert.integer import IntegerNetwork, run
+from na_convert.integer import IntegerNetwork, current_units, run
 from na_convert.integer_bounds import bounds, largest_counts
+from na_convert.integer_check import quantised_ann
 from na_convert.integer_running import counts_in_onnxruntime, int8_unrolled_runner
 from na_convert.integer_view import view, worth
 from na_convert.runtime import session
@@ -264,7 +266,6 @@ def test_typical_activations_correct_the_mean_error() -> None:
     for typical in (None, {source.output: spikes}):
         network = quantise_weights.run(snn, T, typical).network
         seen_as = view(network)
-        from na_convert.evaluate import evaluate
         from na_convert.snn import neuron_nodes
 
         current = neuron_nodes(seen_as.graph)[1].inputs[0].name
@@ -299,3 +300,14 @@ def test_bounds_hold_up_to_255_steps(timesteps: int) -> None:
 def test_other_numbers_of_steps_are_refused(timesteps: int) -> None:
     with pytest.raises(UsageError, match="from 1 to 255"):
         quantise_weights.run(case("plain"), timesteps)
+
+
+def test_the_quantised_ann_rounds_the_analog_current_as_the_network_does() -> None:
+    """In float32: in float64 some products round to another unit, and a level with them."""
+    network = quantise_weights.run(case("plain", 255), 255).network
+    feeds = {"x": build.images(512)}
+    first = network.layers[0]
+    analog = evaluate(network.snn.graph, feeds, network.analogs, dtype=np.float32)
+    units = current_units(network, analog)[first.name, 0]
+    expected = (2 * 255 * units + first.threshold) // (2 * first.threshold)
+    np.testing.assert_array_equal(quantised_ann(network, feeds)[first.name], expected)
