@@ -310,6 +310,15 @@ def _multiply(product: Product, counts: Array) -> Array:
 # --- moves ----------------------------------------------------------------------------------------
 
 
+def with_moves(network: IntegerNetwork, counts: Counts) -> Counts:
+    """``counts`` of every layer, and what the network's moves make of them, by tensor."""
+    known = dict(counts)
+    for operation in network.operations:
+        if isinstance(operation, Move):
+            known[operation.output] = move(operation, [known[s] for s in operation.sources])
+    return known
+
+
 def move(operation: Move, values: Sequence[Array]) -> Array:
     """What ``operation`` makes of counts (or of anything else, to learn where values go)."""
     kind, attributes = operation.op, operation.attributes

@@ -16,7 +16,7 @@ from .forms import int8_loop, int8_step
 from .forms.int8_file import restore
 from .forms.int8_loop import FINAL
 from .forms.int8_nodes import counts_name
-from .integer import IntegerNetwork, Layer
+from .integer import IntegerNetwork, Layer, with_moves
 from .integer_stepping import counts_step_by_step, whole_current, worth_of
 from .runtime import Backend, session, values_of
 from .simulation import Simulation
@@ -146,7 +146,7 @@ def int8_loop_runner(
     if unknown:
         raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
     recorded = [layers[name] for name in record]
-    tensors = list(dict.fromkeys(s for e in recorded for s in (e.output, *e.sources)))
+    tensors = [layer.output for layer in network.layers] if recorded else []
     analogs = list(dict.fromkeys(a.tensor for layer in recorded for a in layer.analogs))
     names = [o.name for o in model.graph.output]
     finals = [_final(tensor) for tensor in tensors]
@@ -162,7 +162,9 @@ def int8_loop_runner(
         for t in range(1, timesteps + 1):
             found = runner({**feeds, TIMESTEPS: np.asarray(t, np.int64)})
             outputs[t] = {name: found[name] for name in names}
-            values.update({_at(tensor, t): found[_final(tensor)] for tensor in tensors})
+            if recorded:
+                counts = with_moves(network, {e: found[_final(e)] for e in tensors})
+                values.update({_at(tensor, t): value for tensor, value in counts.items()})
             values.update({name: found[name] for name in analogs})
         kept = {layer.name: _recorded(network, layer, values, timesteps) for layer in recorded}
         return Simulation(

@@ -14,7 +14,7 @@ from .errors import ModelError, UsageError
 from .forms.int8_file import restore
 from .forms.int8_step import counts_state, current_state
 from .forms.step import NEXT, STEPS
-from .integer import Counts, IntegerNetwork, Key, Layer, Move, move, total_current
+from .integer import Counts, IntegerNetwork, Key, Layer, total_current, with_moves
 from .integer_view import worth
 from .neurons import INITIAL_MEMBRANE
 from .runtime import Backend, session, values_of
@@ -95,10 +95,8 @@ class Int8Stepper:
     def _record(self, before: Mapping[str, Array]) -> None:
         if not self._layers:
             return
-        counts: Counts = {layer.output: self.counts(layer) for layer in self.network.layers}
-        for op in self.network.operations:
-            if isinstance(op, Move):
-                counts[op.output] = move(op, [counts[s] for s in op.sources])
+        counted = {layer.output: self.counts(layer) for layer in self.network.layers}
+        counts = with_moves(self.network, counted)
         totals: dict[Key, Array] = {
             (layer.name, i): self._state[current_state(layer, i)].astype(np.int64)
             for layer in self._layers

@@ -20,6 +20,7 @@ from na_convert.integer_bounds import bounds, largest_counts
 from na_convert.integer_check import quantised_ann
 from na_convert.integer_running import counts_in_onnxruntime, int8_unrolled_runner
 from na_convert.integer_view import view, worth
+from na_convert.running import file_runner
 from na_convert.runtime import session
 from na_convert.simulation import simulate
 from na_convert.snn import Snn
@@ -93,7 +94,13 @@ def test_a_loop_counts_the_same(name: str) -> None:
         given = {} if steps is None else {"timesteps": np.array(steps)}
         (logits,) = runner.run(["y"], {**FEEDS, **given})
         np.testing.assert_allclose(logits, expected.outputs[made]["y"], atol=1e-5)
-    again = restore(_described(model, case(name), "int8-loop"))
+    described = _described(model, case(name), "int8-loop")
+    names = [layer.name for layer in network.layers]
+    spikes = file_runner(described, names)(FEEDS, T).spikes
+    for layer in names:
+        fired = np.cumsum(spikes[layer] != 0, axis=0)
+        np.testing.assert_array_equal(fired, expected.counts[layer])
+    again = restore(described)
     for layer, counts in run(again, FEEDS, T, analog).counts.items():
         np.testing.assert_array_equal(counts, expected.counts[layer])
 
