@@ -24,31 +24,35 @@ Bound: TypeAlias = tuple[float, float]
 def of_weighted(node: gs.Node, weight: Array, bias: Array | None, given: Bound) -> Bound:
     """Of Conv, ConvTranspose, Gemm, MatMul and Mul with these constants, on an input ``given``."""
     low, high = -given[0], given[1]
-    rising, falling = np.maximum(weight, 0), np.maximum(-weight, 0)
     if is_standard(node, "Mul", "Div"):
-        up = float(np.max(rising)) * high + float(np.max(falling)) * low
-        down = float(np.max(rising)) * low + float(np.max(falling)) * high
+        rise, fall = float(np.max(weight, initial=0)), -float(np.min(weight, initial=0))
+        up, down = rise * high + fall * low, rise * low + fall * high
         return (-down, up)
-    rise, fall = _per_output(node, rising), _per_output(node, falling)
+    rising = _per_output(node, np.maximum(weight, 0))
+    falling = -_per_output(node, np.minimum(weight, 0))
     over = np.zeros(()) if bias is None else np.maximum(bias, 0)
     under = np.zeros(()) if bias is None else np.maximum(-bias, 0)
-    if bias is not None and bias.size not in (1, rise.size):
+    if bias is not None and bias.size not in (1, rising.size):
         over, under = over.max(), under.max()
-    up = float(np.max(rise * high + fall * low + over.ravel()))
-    down = float(np.max(rise * low + fall * high + under.ravel()))
+    up = float(np.max(rising * high + falling * low + over.ravel()))
+    down = float(np.max(rising * low + falling * high + under.ravel()))
     return (-down, up)
 
 
-def _per_output(node: gs.Node, weight: Array) -> Array:
-    """Sums of ``weight`` over what goes into each output."""
+def _per_output(node: gs.Node, weight: Array) -> NDArray[np.float64]:
+    """Sums of ``weight`` over what goes into each output; exact for weights on a grid."""
     if is_standard(node, "Conv"):
-        return np.asarray(weight.reshape(len(weight), -1).sum(axis=1))
+        return _sum(weight.reshape(len(weight), -1), 1)
     if is_standard(node, "ConvTranspose"):
         group = int(node.attrs.get("group", 1))
         grouped = weight.reshape(group, len(weight) // group, weight.shape[1], -1)
-        return np.asarray(grouped.sum(axis=(1, 3)).ravel())
+        return _sum(grouped, (1, 3)).ravel()
     transposed = is_standard(node, "Gemm") and node.attrs.get("transB", 0)
-    return np.asarray(weight.sum(axis=-1 if transposed else -2).ravel())
+    return _sum(weight, -1 if transposed else -2).ravel()
+
+
+def _sum(values: Array, axis: int | tuple[int, ...]) -> NDArray[np.float64]:
+    return np.asarray(np.sum(values, axis=axis, dtype=np.float64))
 
 
 def of_sum(node: gs.Node, terms: Sequence[Bound]) -> Bound:

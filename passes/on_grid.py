@@ -366,7 +366,7 @@ class _Writer:
         name = self._names.fresh(base)
         if grid is not None:
             self.grids[name] = grid
-        return g.constant(name, values.astype(np.float32))
+        return g.constant(name, values.astype(np.float32, copy=False))
 
     def _set(self, node: gs.Node, position: int, tensor: gs.Tensor) -> None:
         inputs = list(node.inputs)

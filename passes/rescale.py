@@ -17,7 +17,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Weights:
-    """Of a linear node, in float64; attributes such as Gemm's alpha are multiplied in."""
+    """Of a linear node, attributes such as Gemm's alpha multiplied in. The weight is float32, which
+    holds all bits that are kept of it; the bias float64."""
 
     weight: Array
     bias: Array | None
@@ -36,11 +37,15 @@ def rescaled(node: gs.Node, given: Scale, wanted: Scale, rank: int | None) -> We
     rank = rank or 0
     if is_standard(node, "Mul", "Div"):
         factor = 1 / weight if is_standard(node, "Div") else weight
-        return Weights(factor * per_axis(wanted / given, rank), None)
+        return Weights(_kept(factor * per_axis(wanted / given, rank)), None)
     if is_standard(node, "Conv", "ConvTranspose"):
         scaled = _convolution(node, weight, given, wanted)
-        return Weights(scaled, None if bias is None else bias * wanted)
+        return Weights(_kept(scaled), None if bias is None else bias * wanted)
     return _matrix(node, weight, bias, given, wanted, rank)
+
+
+def _kept(weight: Array) -> Array:
+    return weight.astype(np.float32)
 
 
 def _convolution(node: gs.Node, weight: Array, given: Scale, wanted: Scale) -> Array:
@@ -73,8 +78,8 @@ def _matrix(
     scaled = weight * float(attrs.get("alpha", 1.0))
     scaled = scaled * per_axis(wanted, 2, out % 2) / per_axis(given, 2, into % 2)
     if bias is None:
-        return Weights(scaled, None)
-    return Weights(scaled, bias * float(attrs.get("beta", 1.0)) * per_axis(wanted, 1, 0))
+        return Weights(_kept(scaled), None)
+    return Weights(_kept(scaled), bias * float(attrs.get("beta", 1.0)) * per_axis(wanted, 1, 0))
 
 
 def write(node: gs.Node, weight: gs.Constant, bias: gs.Constant | None) -> None:

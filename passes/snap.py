@@ -304,8 +304,8 @@ def _round_weights(each: OnGrid, target: int, given: int) -> int:
     weight, bias = each.weights.weight, each.weights.bias
     grid = target - given
     rounded = nearest(weight, grid)
-    size = float(np.sqrt(np.mean(weight**2)))
-    error = float(np.sqrt(np.mean((rounded - weight) ** 2))) / size if size else 0.0
+    size = _root_mean_square(weight)
+    error = _root_mean_square(rounded - weight) / size if size else 0.0
     each.errors.append(SnappedLayer(g.label(each.node), error, grid))
     each.weights = Weights(rounded, None if bias is None else nearest(bias, target))
     if g.is_standard(each.node, "Mul", "Div") and np.array_equal(rounded, weight):
@@ -313,6 +313,10 @@ def _round_weights(each: OnGrid, target: int, given: int) -> int:
         return given + _unit_of(rounded, grid)
     each.grids = (grid, target)
     return target
+
+
+def _root_mean_square(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values), dtype=np.float64)))
 
 
 def _round_threshold(each: OnGrid, exponent: int) -> Array:

@@ -65,7 +65,7 @@ def divided(node: gs.Node, weights: Weights, given: Bound) -> Stem:
 
     Raises NotExact where not even the parts stay below 2^24 units.
     """
-    weight, bias = weights.weight, weights.bias
+    weight, bias = weights.weight.astype(np.float64), weights.bias
     input_high = ceil(log2(max(-given[0], given[1]))) - INPUT_BITS
     first = _unit(worst_case.of_weighted(node, weight, bias, given))
     high_grid = first - input_high
@@ -86,10 +86,11 @@ def divided(node: gs.Node, weights: Weights, given: Bound) -> Stem:
     return Stem(kept, rounded, input_high, input_low, first, low_grid, error)
 
 
-def nearest(values: Array, exponent: int | Array) -> Array:
-    """``values`` rounded to multiples of 2^exponent, half to even."""
-    unit = np.exp2(np.asarray(exponent, np.float64))
-    return np.asarray(np.round(np.asarray(values, np.float64) / unit) * unit)
+def nearest(values: Array, exponent: int) -> Array:
+    """``values`` rounded to multiples of 2^exponent, half to even, in their own float type."""
+    made = np.asarray(np.ldexp(values, -exponent))
+    np.rint(made, out=made)
+    return np.asarray(np.ldexp(made, exponent, out=made))
 
 
 def _second(node: gs.Node, high: Array, low: Array, given: Bound, input_high: int) -> Bound:
