@@ -1,15 +1,16 @@
-"""Time of every form of file beside T passes of the float ANN, and beside SpikingJelly.
+"""Time of every form of file beside T passes of the float ANN, and beside other simulators.
 
     python benchmarks/speed.py [--networks resnet18,resnet50] [--steps 4] [--batches 1,16]
                                [--repeats 9] [--threads 1] [--json FILE] [--plot FILE]
 
-Each network of `na_convert.models` gets random weights and 2-bit activations and is converted with
-weights on grids (``--exact``); a path to an ``.onnx`` file takes that one. The contenders run in
-one process, one after the other, again and again; what counts is the ratio, within each round, to T
-times the time of one pass of the float ANN (the same network with ReLUs) in onnxruntime, on the
-same batch. Printed are medians and quartiles over the rounds, and how many spike counts differ
-between the forms: there must be none. SpikingJelly runs in its multi-step and its single-step mode,
-with BatchNorm folded, if it is installed (extra ``bench``).
+Each network of `na_convert.models` gets random weights, settled BatchNorm and 2-bit activations,
+and is converted, in float with weights on grids and in int8; a path to an ``.onnx`` file takes that
+one. The contenders run in one process, one after the other, again and again; what counts is the
+ratio, within each round, to T times the time of one pass of the float ANN (the same network with
+ReLUs; of a file, the file) in onnxruntime, on the same batch. Printed are medians and quartiles
+over the rounds, and how many spike counts differ between the forms, with and without optimisations,
+with one thread and two: there must be none. Other simulators run if they are installed (extra
+``bench``), see other_simulators.py.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 from na_convert.passes import snap
+from other_simulators import contenders
 
-from na_convert import forms, model_io, pipeline
+from na_convert import forms, integer_conversion, model_io, pipeline
+from na_convert.data import Samples
 from na_convert.running import file_runner
 from na_convert.runtime import session
 from na_convert.snn import Snn, recorded
@@ -38,6 +42,26 @@ from na_convert.snn import Snn, recorded
 Run = Callable[[np.ndarray], Any]
 SHAPE = (3, 32, 32)
 EXACT_TIMESTEPS = 32
+SETTINGS = ({"threads": 1}, {"threads": 2}, {"threads": 1, "optimise": False})
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is timed.
+
+    Attributes:
+        ann: in onnxruntime; the measure of all ratios.
+        snn: as converted; the int8 forms are made of it.
+        staircase_ann: its ANN.
+        exact: on grids.
+        net: the float network in torch; None for a file.
+    """
+
+    ann: onnx.ModelProto
+    snn: Snn
+    staircase_ann: gs.Graph
+    exact: Snn
+    net: Any
 
 
 def main() -> int:
@@ -48,18 +72,24 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--count-steps", default="1,2,4,8", help="T at which counts are compared")
+    parser.add_argument("--only", default="", help="part of the names of the contenders to time")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     rows, differing = [], 0
     for name in options.networks.split(","):
-        ann, network, torch_net = prepare(name)
-        differing += compare(name, network, [int(t) for t in options.count_steps.split(",")])
+        network = prepare(name)
+        for steps in (int(t) for t in options.count_steps.split(",") if t):
+            differing += compare(name, network, steps)
         for steps in (int(t) for t in options.steps.split(",")):
+            runs = {
+                contender: run
+                for contender, run in runs_of(network, steps, options.threads).items()
+                if contender == "ann" or options.only in contender
+            }
             for batch in (int(n) for n in options.batches.split(",")):
-                timed = measure(
-                    ann, network, torch_net, steps, batch, options.repeats, options.threads
-                )
+                print(f"{name}, T = {steps}, batch {batch}: ratio to T x ANN, median (quartiles)")
+                timed = measure(runs, steps, batch, options.repeats)
                 rows += [{"network": name, "T": steps, "batch": batch, **row} for row in timed]
     if options.json:
         found = {"threads": options.threads, "differing_counts": differing, "rows": rows}
@@ -72,40 +102,40 @@ def main() -> int:
 # --- networks -------------------------------------------------------------------------------------
 
 
-def prepare(name: str) -> tuple[onnx.ModelProto, Snn, Any]:
-    """The float ANN, the SNN on grids, and the float network in torch (None for a file)."""
+def prepare(name: str) -> Network:
     if name.endswith(".onnx"):
-        return onnx.load(name), snn_of(Path(name)), None
+        return converted(Path(name), onnx.load(name), None)
     import torch
     from na_convert.models import export_onnx, initialise_steps, networks, quantize
 
     torch.manual_seed(0)
-    net = networks.build(name, 10, shape=SHAPE).eval()
+    net = networks.build(name, 10, shape=SHAPE)
+    with torch.no_grad():
+        for _ in range(3):
+            net.train()(torch.randn(16, *SHAPE))
     with tempfile.TemporaryDirectory() as folder:
-        float_path, path = Path(folder) / "float.onnx", Path(folder) / "quantised.onnx"
-        export_onnx(net, SHAPE, float_path)
-        ann = onnx.load(float_path)
-        quantised = quantize(networks.build(name, 10, shape=SHAPE), bits=2)
+        float_path, path = Path(folder) / "float.onnx", Path(folder) / f"{name}.onnx"
+        export_onnx(net.eval(), SHAPE, float_path)
+        quantised = networks.build(name, 10, shape=SHAPE)
+        quantised.load_state_dict(net.state_dict())
+        quantised = quantize(quantised, bits=2)
         initialise_steps(quantised, torch.randn(2, *SHAPE))
         export_onnx(quantised, SHAPE, path)
-        return ann, snn_of(path), net
+        return converted(path, onnx.load(float_path), net)
 
 
-def snn_of(path: Path) -> Snn:
-    feeds = {"x": samples(2)}
+def converted(path: Path, ann: onnx.ModelProto, net: Any) -> Network:
     loaded = model_io.load(path)
     name = loaded.model.graph.input[0].name
-    converted = pipeline.convert(
-        loaded, {name: feeds["x"]}, pipeline.Options(timesteps=4), check=False
-    )
-    assert converted.snn is not None
-    network, found = snap.run(converted.snn, {name: 5.0}, EXACT_TIMESTEPS)
-    worst = found.worst
+    found = pipeline.convert(loaded, {name: samples(2)}, pipeline.Options(timesteps=4), check=False)
+    assert found.snn is not None
+    exact, exactness = snap.run(found.snn, {name: 5.0}, EXACT_TIMESTEPS)
+    worst = exactness.worst
     if worst is None:
-        print(f"{path.name}: not on grids: {found.reason}")
+        print(f"{path.name}: not on grids: {exactness.reason}")
     else:
         print(f"{path.name}: weights rounded by {worst.weight_error:.2g} at most ({worst.name})")
-    return network
+    return Network(ann, found.snn, found.staircase_ann, exact, net)
 
 
 def samples(count: int) -> np.ndarray:
@@ -113,42 +143,67 @@ def samples(count: int) -> np.ndarray:
     return np.clip(values, -4, 4)
 
 
+def float_files(network: Network, steps: int) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Every form in float, on grids."""
+    for form in forms.FORMS.values():
+        yield form.name, form.parts(recorded(replace(network.exact, timesteps=steps))).whole()
+
+
+def int8_files(network: Network, steps: int) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Every form in int8, thresholds as they are and tied along shortcuts."""
+    snn = replace(network.snn, timesteps=steps)
+    given = Samples({snn.graph.inputs[0].name: samples(16)}, None, "random")
+    for suffix, tie in (("", "never"), (", tied", "always")):
+        for form in forms.INT8_FORMS.values():
+            made = integer_conversion.convert(snn, network.staircase_ann, given, form, tie=tie)
+            yield form.name + suffix, made.parts.whole()
+
+
 # --- counts ---------------------------------------------------------------------------------------
 
 
-def compare(name: str, network: Snn, steps: list[int]) -> int:
-    """Counts that differ from those of the folded file, over forms, settings and all T."""
-    feeds = {network.graph.inputs[0].name: samples(1)}
-    layers = [n.name for n in network.neurons]
+def compare(name: str, network: Network, steps: int) -> int:
+    """Counts that differ from those of the first file and setting: in float, in int8, int8 tied."""
+    feeds, layers = {network.snn.graph.inputs[0].name: samples(1)}, network.snn.neurons
+    names = [n.name for n in layers]
+    wanted: dict[str, list[np.ndarray]] = {}
     total = differing = 0
-    for timesteps in steps:
-        wanted = None
-        for form in forms.FORMS.values():
-            model = form.parts(recorded(replace(network, timesteps=timesteps))).whole()
-            for settings in ({"threads": 1}, {"threads": 2}, {"threads": 1, "optimise": False}):
-                run = file_runner(model, layers, backend=partial(session, **settings))
-                found = run(feeds, timesteps)
-                counts = [np.count_nonzero(found.spikes[k], axis=0) for k in layers]
-                wanted = counts if wanted is None else wanted
-                pairs = zip(wanted, counts, strict=True)
-                differing += sum(int(np.count_nonzero(a != b)) for a, b in pairs)
-                total += sum(c.size for c in counts)
-    print(f"{name}: {differing} of {total} counts differ, T in {steps}", flush=True)
+    for form, model in (*float_files(network, steps), *int8_files(network, steps)):
+        kind = _kind(form)
+        for settings in SETTINGS:
+            run = file_runner(model, names, backend=partial(session, **settings))
+            found = run(feeds, steps)
+            counts = [np.count_nonzero(found.spikes[k], axis=0) for k in names]
+            pairs = zip(wanted.setdefault(kind, counts), counts, strict=True)
+            differing += sum(int(np.count_nonzero(a != b)) for a, b in pairs)
+            total += sum(c.size for c in counts)
+    print(f"{name}, T = {steps}: {differing} of {total} counts differ", flush=True)
     return differing
+
+
+def _kind(form: str) -> str:
+    """Files of one kind hold the same network."""
+    return ("int8" if form.startswith("int8") else "float") + (", tied" * ("tied" in form))
 
 
 # --- time -----------------------------------------------------------------------------------------
 
 
-def measure(
-    ann: onnx.ModelProto, network: Snn, net: Any, steps: int, batch: int, repeats: int, threads: int
-) -> list[dict[str, Any]]:
+def runs_of(network: Network, steps: int, threads: int) -> dict[str, Run]:
+    name = network.snn.graph.inputs[0].name
+    runs = {"ann": _onnx(network.ann, threads)}
+    for form, model in (*float_files(network, steps), *int8_files(network, steps)):
+        if "step" in form.split(",")[0]:
+            runs[form] = _stepwise(model, name, steps, threads)
+        else:
+            runs[form] = _onnx(model, threads)
+    if network.net is not None:
+        runs |= contenders(network.net, steps, threads)
+    return runs
+
+
+def measure(runs: dict[str, Run], steps: int, batch: int, repeats: int) -> list[dict[str, Any]]:
     x = samples(batch)
-    runs = {"ann": _onnx(ann, threads)}
-    for form in forms.FORMS.values():
-        runs[form.name] = _form(form, network, steps, threads)
-    if net is not None:
-        runs |= _spikingjelly(net, steps, threads)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats + 1):
         for name, run in runs.items():
@@ -157,13 +212,12 @@ def measure(
             if round_:  # the first round warms up
                 times[name].append(time.perf_counter() - start)
     rows = []
-    print(f"T = {steps}, batch {batch}: ratio to T x ANN, median (quartiles)")
     for name in runs:
         if name == "ann":
             continue
         ratios = [t / (steps * a) for t, a in zip(times[name], times["ann"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"  {name:26} {middle:6.2f}  ({low:.2f} .. {high:.2f})", flush=True)
+        print(f"  {name:26} {middle:6.3f}  ({low:.3f} .. {high:.3f})", flush=True)
         rows.append({"contender": name, "median": middle, "quartiles": [low, high]})
     return rows
 
@@ -173,60 +227,9 @@ def _onnx(model: onnx.ModelProto, threads: int) -> Run:
     return lambda x: runner.run(None, {name: x})
 
 
-def _form(form: forms.Form, network: Snn, steps: int, threads: int) -> Run:
-    model = form.parts(recorded(replace(network, timesteps=steps))).whole()
-    if form.name == "step":
-        name = network.graph.inputs[0].name
-        run = file_runner(model, (), threads)
-        return lambda x: run({name: x}, steps)
-    return _onnx(model, threads)
-
-
-def _spikingjelly(net: Any, steps: int, threads: int) -> dict[str, Run]:
-    """SpikingJelly's neurons in place of the ReLUs; stateless layers see time in the batch."""
-    try:
-        import torch
-        from spikingjelly.activation_based import functional, neuron
-        from torch.fx.experimental.optimization import fuse
-    except ImportError as error:
-        print(f"  SpikingJelly left out: {error}")
-        return {}
-    torch.set_num_threads(threads)
-
-    class Neurons(torch.nn.Module):
-        def __init__(self, mode: str) -> None:
-            super().__init__()
-            self.mode = mode
-            self.node = neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode=mode)
-
-        def forward(self, x: Any) -> Any:
-            if self.mode == "s":
-                return self.node(x)
-            return self.node(x.unflatten(0, (steps, -1))).flatten(0, 1)
-
-    def spiking(mode: str) -> Any:
-        made = fuse(net)
-        for name, module in list(made.named_modules()):
-            if isinstance(module, torch.nn.ReLU):
-                parent = made.get_submodule(name.rpartition(".")[0])
-                setattr(parent, name.rpartition(".")[2], Neurons(mode))
-        return made
-
-    multi, single = spiking("m"), spiking("s")
-
-    @torch.inference_mode()
-    def run_multi(x: np.ndarray) -> Any:
-        functional.reset_net(multi)
-        y = multi(torch.from_numpy(x).repeat(steps, 1, 1, 1))
-        return y.unflatten(0, (steps, -1)).mean(0)
-
-    @torch.inference_mode()
-    def run_single(x: np.ndarray) -> Any:
-        functional.reset_net(single)
-        given = torch.from_numpy(x)
-        return sum(single(given) for _ in range(steps)) / steps
-
-    return {"SpikingJelly multi-step": run_multi, "SpikingJelly single-step": run_single}
+def _stepwise(model: onnx.ModelProto, name: str, steps: int, threads: int) -> Run:
+    run = file_runner(model, (), threads)
+    return lambda x: run({name: x}, steps)
 
 
 # --- plot -----------------------------------------------------------------------------------------
