@@ -150,7 +150,7 @@ def convert_command(
     exact: Annotated[
         bool,
         typer.Option("--exact/--no-exact", help="weights on grids: same counts in every engine"),
-    ] = False,
+    ] = True,
     unit_spikes: Annotated[
         bool,
         typer.Option("--unit-spikes", help="thresholds folded into weights: 1, and spikes of 1"),

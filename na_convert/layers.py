@@ -141,18 +141,19 @@ def match_layers(network: Snn, staircase_ann: gs.Graph) -> tuple[Layer, ...]:
                 node.outputs[0].name,
                 activation.inputs[0].name,
                 fired,
-                _bounded(read_activation(activation), fired),
+                _bounded(read_activation(activation), fired, neuron),
                 dtype,
             )
         )
     return tuple(found)
 
 
-def _bounded(function: Staircase | Ramp, fired: IFParameters) -> Staircase | Ramp:
+def _bounded(function: Staircase | Ramp, fired: IFParameters, neuron: Neuron) -> Staircase | Ramp:
     """A ReLU has no threshold of its own: it is compared up to the one that the SNN has."""
     if isinstance(function, Staircase) or function.bounded:
         return function
-    return replace(function, high=function.low + np.asarray(fired.threshold, np.float64))
+    scale = per_channel(np.asarray(neuron.current_scale), neuron.shape)
+    return replace(function, high=function.low + np.asarray(fired.threshold, np.float64) / scale)
 
 
 OUTPUTS = ""  # in `sources`: the network's outputs

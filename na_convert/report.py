@@ -284,9 +284,11 @@ def _passes(passes: Sequence[PassReport]) -> Table:
 def _notes(result: Result, verbose: bool) -> list[str]:
     notes = list(result.notes)
     if result.equivalence and result.equivalence.replay_ties:
+        on_grids = result.equivalence.rounding is not None
+        near = "what rounding to grids moved" if on_grids else "float error"
         notes.append(
             f"{result.equivalence.replay_ties} ties left out of the replay: values on an edge "
-            "between two levels, up to float error; the ANN may round a half to even, a neuron "
+            f"between two levels, up to {near}; the ANN may round a half to even, a neuron "
             "fires from the threshold on"
         )
     if result.equivalence and not all(layer.exercised for layer in result.equivalence.layers):

@@ -115,7 +115,7 @@ def test_convert_passes_its_options_on(calls: Calls) -> None:
         "timesteps": 4, "data": Path("data.npz"), "labels": None, "check": True,
         "preprocessing": Preprocessing(scale=(1 / 255,), mean=(0.0, -1.0)),
         "calibrate": None, "percentile": 100.0, "per_channel": False, "readout_from": None,
-        "form": None, "exact": False, "weights": "float", "tie_shortcuts": "auto",
+        "form": None, "exact": True, "weights": "float", "tie_shortcuts": "auto",
         "unit_spikes": False, "nir_target": None, "initial_membrane": None,
         "calibrate_bias": None, "target_agreement": None, "target_drop": None,
         "excerpt": None,
