@@ -207,7 +207,7 @@ def test_float64() -> None:
             'p = Resize <mode: string = "linear"> (a1, , scales)',
             "Resize in mode linear",
         ),
-        ("p = Mean (a1, a1)", "Mean does not keep"),
+        ("p = Mean (a1, a1)", "Mean passes no scale"),
     ],
 )
 def test_operators_that_keep_no_grid(between: str, reason: str) -> None:
