@@ -262,15 +262,49 @@ def _check_inputs(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _check_names(path: Path, model: onnx.ModelProto) -> None:
-    """Names are printed, and written into reports: no escape sequences, and no books."""
-    for node in _all_nodes(model.graph):
-        for name in (node.name, node.op_type, node.domain, *node.output):
-            if len(name) > MOST_CHARACTERS or not _is_printable(name):
-                raise ModelError(
-                    f"{path}: a name with control characters or more than {MOST_CHARACTERS} "
-                    f"characters, {name[:40]!r}",
-                    remedy=_FROM_ANYWHERE,
-                )
+    """Names are printed, and written into reports: no escape sequences, and no books; and
+    whatever is a text is one."""
+    for name in (*_texts(model), *_names(model)):
+        if not isinstance(name, str):  # protobuf gives bytes that are no UTF-8 as they are
+            raise ModelError(
+                f"{path}: a name that is no text, {name[:40]!r}", remedy=_FROM_ANYWHERE
+            )
+        if len(name) > MOST_CHARACTERS or not _is_printable(name):
+            raise ModelError(
+                f"{path}: a name with control characters or more than {MOST_CHARACTERS} "
+                f"characters, {name[:40]!r}",
+                remedy=_FROM_ANYWHERE,
+            )
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    """Texts of any length, that are kept or shown."""
+    graph = model.graph
+    yield from (model.producer_name, model.producer_version, model.domain, model.doc_string)
+    yield from (graph.name, graph.doc_string)
+    yield from (text for p in model.metadata_props for text in (p.key, p.value))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.doc_string
+        yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
+    for node in _all_nodes(graph):
+        yield node.doc_string
+        yield from (text for p in node.metadata_props for text in (p.key, p.value))
+        for attribute in node.attribute:
+            yield attribute.name
+            if attribute.HasField("g"):
+                yield attribute.g.name
+
+
+def _names(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    graph = model.graph
+    for function in model.functions:
+        yield from (function.name, function.domain)
+    yield from (name for f in model.functions for name in (*f.input, *f.output))
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    yield from (value.name for value in values)
+    bodies = (node for f in model.functions for node in _with_subgraphs(f.node))
+    for node in (*_all_nodes(graph), *bodies):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
 def _is_printable(name: str) -> bool:

@@ -59,9 +59,7 @@ def load(path: Path) -> Loaded:
     _refuse_bfloat16(path, model)
     if not model.graph.node:
         raise ModelError(f"{path}: the model has no nodes")
-    foreign = [(f.domain, f.name) for f in model.functions if f.domain != neurons.DOMAIN]
-    if foreign:
-        model = onnx.inliner.inline_selected_functions(model, foreign)
+    model = _without_foreign_functions(path, model)
     return Loaded(model, path, digest, path.stat().st_size)
 
 
@@ -73,6 +71,18 @@ def _refuse_nir(path: Path) -> None:
                 f"{path}: this is an HDF5 file, as NIR files are, and no ONNX model",
                 remedy="na-convert writes NIR and reads ONNX: give the ANN or SNN it came from",
             )
+
+
+def _without_foreign_functions(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    foreign = [(f.domain, f.name) for f in model.functions if f.domain != neurons.DOMAIN]
+    if not foreign:
+        return model
+    try:
+        return onnx.inliner.inline_selected_functions(model, foreign)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: its local functions cannot be inlined ({_first_line(error)})"
+        ) from error
 
 
 def _checked(path: Path) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import __version__, batch_check, model_guard, qonnx, shapes
+from . import __version__, batch_check, model_guard, qonnx, runtime, shapes
 from .errors import CheckFailed, ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
@@ -88,7 +88,12 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
     NotConvertible where the model holds no activation at all, and UsageError where an option does
     not fit the model.
     """
-    found = reference(loaded, feeds, check=check)
+    with runtime.or_its_refusal(loaded.path):
+        return _convert(loaded, feeds, options, check=check)
+
+
+def _convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> Converted:
+    found = _reference(loaded, feeds, check=check)
     graph, carried = found.staircase_ann.copy(), found.carried
     readout = _node_called(graph, carried, options.readout_from)
     reports = list(found.reports)
@@ -132,6 +137,11 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
 
     Takes the model out of ``loaded``.
     """
+    with runtime.or_its_refusal(loaded.path):
+        return _reference(loaded, feeds, check=check)
+
+
+def _reference(loaded: Loaded, feeds: Feeds, *, check: bool) -> Converted:
     model_guard.refuse_loops(loaded.path, loaded.model)
     model_guard.check_sizes(loaded.path, loaded.model, feeds)
     model, notes = prepare(loaded.take())
@@ -156,6 +166,11 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
 
 def explain(loaded: Loaded, node: str) -> Explanation:
     """What `find_activations` makes of the function that ``node`` is part of."""
+    with runtime.or_its_refusal(loaded.path):
+        return _explain(loaded, node)
+
+
+def _explain(loaded: Loaded, node: str) -> Explanation:
     model, _ = prepare(loaded.take())
     graph, carried = import_graph(model)
     NORMALISE(graph)

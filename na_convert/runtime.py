@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from .errors import ModelError
+from .errors import ModelError, NaConvertError, PassFailed
 
 Feeds = dict[str, NDArray[np.generic]]
 Backend: TypeAlias = Callable[[onnx.ModelProto], Any]  # makes what runs a model: `session`, ...
@@ -33,6 +35,35 @@ def session(model: onnx.ModelProto, *, threads: int = 0, optimise: bool = True):
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"onnxruntime does not run this graph ({first})") from error
+
+
+@contextmanager
+def or_its_refusal(path: Path) -> Iterator[None]:
+    """What goes wrong with the model in ``path`` in an unforeseen way is its own fault where
+    onnxruntime does not take it: types that do not fit, say, which onnx's checker does not look at.
+
+    Raises ModelError with onnxruntime's reason then; else what was raised.
+    """
+    try:
+        yield
+    except NaConvertError as error:
+        if isinstance(error, PassFailed):
+            _require_valid(path, error)
+        raise
+    except Exception as error:
+        _require_valid(path, error)
+        raise
+
+
+def _require_valid(path: Path, found: Exception) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: not a valid model, says onnxruntime ({first})") from found
 
 
 def reference(model: onnx.ModelProto) -> ReferenceEvaluator:

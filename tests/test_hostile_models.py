@@ -315,6 +315,18 @@ def test_graphs(tmp_path: Path, ann: Model, harm: Callable[[Model], None], match
     refused_by(tmp_path, ann, ModelError, match)
 
 
+def test_names_that_are_no_text(tmp_path: Path, ann: Model) -> None:
+    call_functions(ann, "Relu", depth=1)
+    ann.graph.name, ann.graph.doc_string, ann.producer_name = "locg", "locd", "locp"
+    ann.metadata_props.add(key="lock", value="locv")
+    ann.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "locn"
+    content = ann.SerializeToString()
+    for text in (b"locg", b"locd", b"locp", b"lock", b"locv", b"locn"):
+        harmed = content.replace(text, b"\xff\xff\xff\xff")
+        refused_by(tmp_path, harmed, ModelError, "no text|not a readable")
+    refused_by(tmp_path, content.replace(b"loc", b"\xff\xffc"), ModelError, "no text|not a read")
+
+
 @pytest.mark.parametrize("opset", [-5, 0, 1, 99, 2**62])
 def test_opsets(tmp_path: Path, ann: Model, opset: int) -> None:
     ann.opset_import[0].version = opset
@@ -543,6 +555,23 @@ def test_external_data_that_is_a_hole_of_a_terabyte(tmp_path: Path, ann: Model) 
     del weight(ann).dims[:]
     weight(ann).dims.extend([2**38])
     refused_by(tmp_path, ann, ModelError, "this machine has .* of memory")
+
+
+# --- types that do not fit ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_types_that_do_not_fit_are_the_models_fault(tmp_path: Path, check: bool) -> None:
+    """onnx's checker does not look at them; a zero point in float once was an unexpected error."""
+    body = (
+        "c = Conv (x, w)\nq = QuantizeLinear (c, step, zero)\nd = DequantizeLinear (q, step, zero)"
+    )
+    tail = "\nf = Flatten (d)\ny = Gemm (f, v)"
+    model = build.model(body + tail, {"w": (4, 3, 3, 3), "v": (144, 5), "step": 0.4, "zero": 0.0})
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"onnxruntime .*Type"):
+        na_convert.convert(path, check=check)
 
 
 # --- the command ----------------------------------------------------------------------------------

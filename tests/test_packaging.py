@@ -148,6 +148,44 @@ def test_importing_the_package_is_light() -> None:
     run([sys.executable, "-c", code], ROOT)
 
 
+@pytest.mark.parametrize("where", ["elsewhere", ".", "na_convert", "passes"])
+def test_it_runs_from_any_folder(tmp_path: Path, where: str) -> None:
+    folder = tmp_path if where == "elsewhere" else ROOT / where
+    shown = run([sys.executable, "-m", "na_convert", "--version"], folder)
+    assert shown == f"na-convert {na_convert.__version__}\n"
+
+
+def test_imports_have_no_side_effects(tmp_path: Path) -> None:
+    """Of all but training and extras: no files, signals, filters, handlers, threads, settings."""
+    code = """
+import logging, os, signal, sys, threading, warnings
+import numpy, onnx, onnx_graphsurgeon, onnxruntime, rich, typer
+def state():
+    return dict(
+        environment=dict(os.environ), filters=list(warnings.filters), folder=os.getcwd(),
+        signals=[signal.getsignal(s) for s in signal.valid_signals()], hook=sys.excepthook,
+        handlers=list(logging.root.handlers), threads=threading.active_count(),
+        errors=numpy.geterr(), stdout=sys.stdout, recursion=sys.getrecursionlimit())
+before = state()
+import importlib
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:  # an extra that is not installed
+        assert "na_convert" not in str(error.name), error
+after = state()
+changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+assert not changed, changed
+"""
+    folders = [ROOT / "na_convert", ROOT / "na_convert/forms", ROOT / "passes"]
+    files = [file for folder in folders for file in folder.glob("*.py")]
+    inside = [f.relative_to(ROOT).with_suffix("") for f in files if f.stem != "__main__"]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in inside]
+    names = [f"na_convert.{n}" if n.startswith("passes") else n for n in names]
+    run([sys.executable, "-B", "-c", code, *sorted(names)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_version_is_in_the_changelog() -> None:
     assert f"## {na_convert.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
