@@ -269,6 +269,7 @@ def _check_names(path: Path, model: onnx.ModelProto) -> None:
             raise ModelError(
                 f"{path}: a name that is no text, {name[:40]!r}", remedy=_FROM_ANYWHERE
             )
+    for name in _names(model):
         if len(name) > MOST_CHARACTERS or not _is_printable(name):
             raise ModelError(
                 f"{path}: a name with control characters or more than {MOST_CHARACTERS} "
@@ -281,7 +282,7 @@ def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
     """Texts of any length, that are kept or shown."""
     graph = model.graph
     yield from (model.producer_name, model.producer_version, model.domain, model.doc_string)
-    yield from (graph.name, graph.doc_string)
+    yield from (graph.name, graph.doc_string, *(i.domain for i in model.opset_import))
     yield from (text for p in model.metadata_props for text in (p.key, p.value))
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield value.doc_string
@@ -295,7 +296,7 @@ def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
                 yield attribute.g.name
 
 
-def _names(model: onnx.ModelProto) -> Iterator[str | bytes]:
+def _names(model: onnx.ModelProto) -> Iterator[str]:
     graph = model.graph
     for function in model.functions:
         yield from (function.name, function.domain)

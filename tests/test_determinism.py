@@ -15,7 +15,7 @@ from . import build
 
 ROOT = Path(__file__).parent.parent
 FORMS = {
-    "folded": [],
+    "folded": ["--no-exact"],
     "exact": ["--exact"],
     "unrolled": ["--form", "unrolled"],
     "step": ["--form", "step"],

@@ -42,7 +42,7 @@ def facts(model: Model, x: np.ndarray = IMAGES) -> Facts:
     with tempfile.TemporaryDirectory() as folder:
         ann, snn = Path(folder) / "ann.onnx", Path(folder) / "snn.onnx"
         ann.write_bytes(model.SerializeToString())
-        found = na_convert.convert(ann, output=snn, check=False, timesteps=T).neurons
+        found = na_convert.convert(ann, output=snn, check=False, timesteps=T, exact=False).neurons
         simulator = Simulator(snn, record=["*"], threads=1)
     run = simulator.run({simulator.inputs[0]: x})
     return Facts(
