@@ -1,7 +1,8 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures that more than one test file uses; a core of its own for each test process."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,15 @@ from na_convert.results import (
     Skip,
     TimestepResult,
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist keeps to one core: torch and onnxruntime start a thread per core,
+    and threads of several workers would wait for each other, spinning."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
 @pytest.fixture
