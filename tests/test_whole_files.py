@@ -149,7 +149,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 def test_signals_unwind(tmp_path: Path, ann: Path, number: signal.Signals) -> None:
     """In the middle of writing, where `atomic_file` waits for the disk."""
     program = """
-        import sys, time
+        import signal, sys, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind &
         from na_convert import cli, whole_files
         def wait(part):
             print("writing", flush=True)
