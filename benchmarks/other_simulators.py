@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 Run = Callable[[np.ndarray], Any]
+SIMULATORS = ("SpikingJelly", "snnTorch", "Sinabs")
 
 
 def contenders(net: Any, steps: int, threads: int) -> dict[str, Run]:
@@ -22,11 +23,7 @@ def contenders(net: Any, steps: int, threads: int) -> dict[str, Run]:
 
     torch.set_num_threads(threads)
     runs: dict[str, Run] = {}
-    for name, made in (
-        ("SpikingJelly", _spikingjelly),
-        ("snnTorch", _snntorch),
-        ("Sinabs", _sinabs),
-    ):
+    for name, made in zip(SIMULATORS, (_spikingjelly, _snntorch, _sinabs), strict=True):
         try:
             runs |= made(net, steps)
         except ImportError as error:

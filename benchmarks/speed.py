@@ -31,7 +31,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from na_convert.passes import snap
-from other_simulators import contenders
+from other_simulators import SIMULATORS, contenders
 
 from na_convert import forms, integer_conversion, model_io, pipeline
 from na_convert.data import Samples
@@ -75,13 +75,17 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the names of the contenders to time")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot-from", type=Path, help="an earlier --json; nothing is timed")
     options = parser.parse_args()
+    if options.plot_from:
+        plot(json.loads(options.plot_from.read_text())["rows"], options.plot)
+        return 0
     rows, differing = [], 0
     for name in options.networks.split(","):
         network = prepare(name)
         for steps in (int(t) for t in options.count_steps.split(",") if t):
             differing += compare(name, network, steps)
-        for steps in (int(t) for t in options.steps.split(",")):
+        for steps in (int(t) for t in options.steps.split(",") if t):
             runs = {
                 contender: run
                 for contender, run in runs_of(network, steps, options.threads).items()
@@ -236,29 +240,37 @@ def _stepwise(model: onnx.ModelProto, name: str, steps: int, threads: int) -> Ru
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each network and T, a bar for each contender and batch; tied ones left out."""
     import matplotlib.pyplot as plt
 
-    groups = list(dict.fromkeys((r["network"], r["T"], r["batch"]) for r in rows))
-    contenders = list(dict.fromkeys(r["contender"] for r in rows))
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(groups) * len(contenders) / 2))
-    for index, contender in enumerate(contenders):
-        chosen = {
-            (r["network"], r["T"], r["batch"]): r for r in rows if r["contender"] == contender
-        }
-        heights = [
-            g * (len(contenders) + 1) + index for g, key in enumerate(groups) if key in chosen
-        ]
-        axes.barh(
-            heights, [chosen[key]["median"] for key in groups if key in chosen], label=contender
-        )
-    axes.axvline(1, color="black", linewidth=0.8)
-    middles = [g * (len(contenders) + 1) + (len(contenders) - 1) / 2 for g in range(len(groups))]
-    axes.set_yticks(middles, [f"{n}, T = {t}, batch {b}" for n, t, b in groups])
-    axes.set_xlabel("time, as a multiple of T passes of the float ANN in onnxruntime")
-    axes.invert_yaxis()
-    axes.legend()
+    rows = [row for row in rows if "tied" not in row["contender"]]
+    panels = list(dict.fromkeys((row["network"], row["T"]) for row in rows))
+    batches = sorted({row["batch"] for row in rows})
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.6 * len(panels), 4.2), sharey=True, squeeze=False
+    )
+    for axis, (network, steps) in zip(axes[0], panels, strict=True):
+        chosen = [row for row in rows if (row["network"], row["T"]) == (network, steps)]
+        names = list(dict.fromkeys(row["contender"] for row in chosen))
+        height = 0.8 / len(batches)
+        for row in chosen:
+            place, batch = names.index(row["contender"]), batches.index(row["batch"])
+            at = place + (batch - (len(batches) - 1) / 2) * height
+            ours = not row["contender"].startswith(SIMULATORS)
+            axis.barh(
+                at, row["median"], height, color="#1f77b4" if ours else "#888888",
+                alpha=1 - 0.45 * batch / len(batches),
+            )  # fmt: skip
+            axis.text(row["median"] + 0.02, at, f"{row['median']:.2f}", va="center", fontsize=7)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(names)), names)
+        axis.margins(x=0.12)
+        axis.set_title(f"{network}, T = {steps}")
+        axis.set_xlabel("time / (T passes of the float ANN)")
+    axes[0][0].invert_yaxis()
+    figure.suptitle(f"dark to light: batch {', '.join(map(str, batches))}", fontsize=8, y=0.02)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
