@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from . import kernels, neurons
 from .evaluate import evaluate
-from .exactness import fine_parts
+from .exactness import grids_of
 from .graph import is_constant, is_ours, is_standard, label, producer
 from .regions import data_inputs
 from .results import OperatorWork
@@ -81,7 +81,7 @@ def count_work(
         for name, value in feeds.items()
     }
     sizes = _sizes(graph, feeds, fired)
-    operators, uncounted, fine = [], [], fine_parts(network)
+    operators, uncounted, fine = [], [], grids_of(network).fine
     for node in graph.nodes:
         if node.name in fired and is_ours(node, *neurons.NEURON_OPS):
             found = _Events(fired[node.name], _SPIKING, False, bits[node.name])

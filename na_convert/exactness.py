@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,31 @@ from .snn import Snn, parameters, recorded
 EXACT = "na_convert.exact"  # metadata: the proof, and the grid of each constant
 
 
-def with_exactness(
-    snn: Snn,
-    exactness: Exactness,
-    grids: Mapping[str, int],
-    rounds: Sequence[str],
-    fine: Sequence[str],
-) -> Snn:
-    """``snn``, whose metadata tell the proof, the exponents of its constants' grids, by name, the
-    names of the Round nodes that put analog values on a grid, and of the operators that add the
-    fine parts of a stem (`passes.stem_parts`)."""
+@dataclass(frozen=True)
+class Grids:
+    """Where a network on grids was rounded.
+
+    Attributes:
+        constants: the exponents of their grids, by name.
+        rounds: names of the Round nodes that put analog values on a grid.
+        fine: names of the operators that add the fine parts of a stem (`passes.stem_parts`),
+            beside the one that is its own.
+    """
+
+    constants: Mapping[str, int] = field(default_factory=dict)
+    rounds: frozenset[str] = frozenset()
+    fine: frozenset[str] = frozenset()
+
+
+def with_exactness(snn: Snn, exactness: Exactness, grids: Grids) -> Snn:
+    """``snn``, whose metadata tell the proof and the grids."""
     stored = {
         "timesteps": exactness.timesteps,
         "bounds": exactness.bounds,
         "layers": [asdict(layer) for layer in exactness.layers],
-        "grids": dict(grids),
-        "rounds": sorted(rounds),
-        "fine": sorted(fine),
+        "grids": dict(grids.constants),
+        "rounds": sorted(grids.rounds),
+        "fine": sorted(grids.fine),
     }
     return recorded(snn, {EXACT: json.dumps(stored, sort_keys=True)})
 
@@ -50,9 +58,12 @@ def exactness_of(snn: Snn) -> Exactness | None:
     return Exactness(True, stored["timesteps"], stored["bounds"], layers)
 
 
-def fine_parts(snn: Snn) -> frozenset[str]:
-    """Names of the operators that add the fine parts of a stem, beside the one that is its own."""
-    return frozenset(_stored(snn).get("fine", ()))
+def grids_of(snn: Snn) -> Grids:
+    """What `with_exactness` stored; without any grid for a network that is on none."""
+    stored = _stored(snn)
+    if not stored:
+        return Grids()
+    return Grids(stored["grids"], frozenset(stored["rounds"]), frozenset(stored["fine"]))
 
 
 def _stored(snn: Snn) -> dict[str, Any]:
@@ -95,20 +106,22 @@ def moved_off_grid(snn: Snn, rng: np.random.Generator) -> gs.Graph:
     """The graph of ``snn`` with constants anywhere within half a unit, and inputs not rounded: as
     far from ``snn`` as the network was before its rounding. The same graph where none was.
     """
-    stored = _stored(snn)
-    if not stored:
+    grids = grids_of(snn)
+    if grids == Grids():
         return snn.graph
-    grids, rounds = stored["grids"], set(stored["rounds"])
     graph = snn.graph.copy()
     moved: dict[str, gs.Constant] = {}
     for node in graph.nodes:
-        if is_standard(node, "Round") and node.name in rounds:
+        if is_standard(node, "Round") and node.name in grids.rounds:
             node.op = "Identity"
         for position, tensor in enumerate(list(node.inputs)):
-            if not is_constant(tensor) or tensor.name not in grids:
+            if not is_constant(tensor) or tensor.name not in grids.constants:
                 continue
             if tensor.name not in moved:
-                away = rng.uniform(-0.5, 0.5, tensor.values.shape) * 2.0 ** grids[tensor.name]
+                away = (
+                    rng.uniform(-0.5, 0.5, tensor.values.shape)
+                    * 2.0 ** grids.constants[tensor.name]
+                )
                 moved[tensor.name] = constant(tensor.name, tensor.values + away)
             node.inputs[position] = moved[tensor.name]
     return graph

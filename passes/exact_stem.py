@@ -14,7 +14,6 @@ currents stay, and so does what they are worth. Cases:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from na_convert import graph as g
-from na_convert.exactness import EXACT, fine_parts, with_exactness
+from na_convert.exactness import Grids, grids_of, with_exactness
 from na_convert.neurons import INITIAL_MEMBRANE, NEURON_OPS
 from na_convert.results import Exactness, Neuron
 from na_convert.shapes import of_one_step
@@ -38,7 +37,7 @@ def run(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exa
     currents = _currents(snn.graph)
     if not currents:
         exactness = Exactness(True, timesteps, dict(bounds))
-        return with_exactness(snn, exactness, {}, (), ()), exactness
+        return with_exactness(snn, exactness, Grids()), exactness
     alone = _analog_part(snn, list(currents))
     if isinstance(alone, str):
         return snn, Exactness(False, timesteps, reason=alone)
@@ -47,10 +46,12 @@ def run(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exa
         return snn, exactness
     graph = snn.graph.copy()
     names = _transplanted(made.graph, list(currents), graph)
-    stored = json.loads(made.carried.metadata[EXACT])
-    fine = [names[name] for name in fine_parts(made)]
-    rounds = [names[name] for name in stored["rounds"] if name in names]
-    return with_exactness(replace(snn, graph=graph), exactness, {}, rounds, fine), exactness
+    before = grids_of(made)
+    grids = Grids(
+        rounds=frozenset(names[name] for name in before.rounds if name in names),
+        fine=frozenset(names[name] for name in before.fine),
+    )
+    return with_exactness(replace(snn, graph=graph), exactness, grids), exactness
 
 
 def _currents(graph: gs.Graph) -> dict[str, gs.Node]:

@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from na_convert import graph as g
+from na_convert.exactness import Grids
 from na_convert.regions import data_inputs
 from na_convert.results import Neuron, SnappedLayer
 from na_convert.snn import Snn, neuron_nodes, parameters
@@ -65,23 +66,8 @@ class OnGrid:
     errors: list[SnappedLayer] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a file has to say of its grids.
-
-    Attributes:
-        grids: exponents of the grids of constants, by name.
-        rounds: names of the Round nodes that put analog values on a grid.
-        fine: names of the operators that add the fine parts of a stem.
-    """
-
-    grids: dict[str, int]
-    rounds: tuple[str, ...]
-    fine: tuple[str, ...]
-
-
 def rescaled_nodes(scales: Scales, shapes: Shapes) -> list[OnGrid]:
-    """The nodes of ``scales`` with their constants on the scales of their outputs, in float64.
+    """The nodes of ``scales`` with their constants on the scales of their outputs.
 
     Raises NotExact where a scale per channel does not fit.
     """
@@ -142,10 +128,8 @@ def _neuron_value(value: Array, scale: Scale) -> Array:
     return np.where(np.abs(values - 1) < 1e-9, 1.0, values)
 
 
-def write_on_grid(
-    graph: gs.Graph, plan: Sequence[OnGrid], scales: Scales, shapes: Shapes
-) -> Written:
-    """Change ``graph`` in place."""
+def write_on_grid(graph: gs.Graph, plan: Sequence[OnGrid], scales: Scales, shapes: Shapes) -> Grids:
+    """Change ``graph`` in place; what its file has to say of its grids."""
     writer = _Writer(graph, scales, shapes)
     # A source works on the analog value too: its input may have another reader, and its scale.
     inside = {id(each.node) for each in plan if each.kind != "source"}
@@ -158,7 +142,7 @@ def write_on_grid(
         if each.kind != "source":
             writer.unscale(tensor, [r for r in readers if id(r) not in inside])
     graph.cleanup().toposort()
-    return Written(writer.grids, tuple(writer.rounds), tuple(writer.fine))
+    return Grids(writer.grids, frozenset(writer.rounds), frozenset(writer.fine))
 
 
 class _Writer:

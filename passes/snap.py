@@ -14,7 +14,7 @@ Cases:
 * neurons on a sum that others share: one gets threshold 1, the others a threshold on the grid;
 * a term of a sum that has another scale (identity shortcuts): a Mul by a constant on the grid;
 * weights on the network's input, or on its input times and plus constants: in three parts, each of
-  them exact (`passes.stem_parts`), or (``stem="whole"``) in one, with the input rounded as below;
+  them exact (`passes.stem_parts`);
 * the network's input elsewhere: rounded to 2^-11 of its bound; a quantised input to its own levels;
 * analog tensors that join sums: rounded once, before they are repeated over time;
 * the readout gets what it got, by a Mul behind Decode;
@@ -63,16 +63,13 @@ LINEAR_BITS = 12  # of values that more weights follow before the next neuron
 OFFSET_GRID = -8  # of lowest levels that are no multiple of a half
 
 
-def run(
-    snn: Snn, bounds: Mapping[str, float], timesteps: int, *, stem: str = "parts"
-) -> tuple[Snn, Exactness]:
+def run(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
     """``snn`` on grids, for inputs of at most ``bounds`` (by name) and up to ``timesteps`` steps.
 
-    ``stem`` says how weights on the analog input are kept: in "parts", or "whole", as one operator
-    with coarser weights. Where grids cannot be, the same ``snn``, and the reason.
+    Where grids cannot be, the same ``snn``, and the reason.
     """
     try:
-        return _snapped(snn, bounds, timesteps, stem)
+        return _snapped(snn, bounds, timesteps)
     except NotExact as found:
         return snn, Exactness(False, timesteps, reason=str(found))
 
@@ -87,21 +84,17 @@ class _Network:
     timesteps: int
     constant: frozenset[str]  # neuron nodes whose current is the same at every step
     free: frozenset[str]  # analog tensors on no grid, which every engine computes alike
-    in_parts: bool
 
 
-def _snapped(
-    snn: Snn, bounds: Mapping[str, float], timesteps: int, stem: str
-) -> tuple[Snn, Exactness]:
+def _snapped(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
     graph = snn.graph.copy()
     if any(float_type(node) != np.float32 for node in neuron_nodes(graph)):
         raise NotExact(None, "the network does not compute in float32")
     shapes = of_one_step(snn)
     scales = choose(graph, {n.name: n.levels for n in snn.neurons}, shapes)
     constant = frozenset(n.name for n in snn.neurons if n.constant_input)
-    in_parts = stem == "parts"
-    free = _free(scales, bounds) if in_parts else frozenset(bounds)
-    network = _Network(scales, shapes, bounds, timesteps, constant, free, in_parts)
+    free = _free(scales, bounds)
+    network = _Network(scales, shapes, bounds, timesteps, constant, free)
     plan = rescaled_nodes(scales, shapes)
     targets = _targets(plan, network)
     units = _round(plan, targets, network)
@@ -115,10 +108,10 @@ def _snapped(
                 f"which changes its weights by {layer.weight_error:.1%}",
             )
     neurons = scaled_neurons(snn, graph, scales)
-    written = write_on_grid(graph, plan, scales, shapes)
+    grids = write_on_grid(graph, plan, scales, shapes)
     exactness = Exactness(True, timesteps, bounds=dict(bounds), layers=layers)
     made = replace(snn, graph=graph, neurons=neurons)
-    return with_exactness(made, exactness, written.grids, written.rounds, written.fine), exactness
+    return with_exactness(made, exactness, grids), exactness
 
 
 def _free(scales: Scales, inputs: Mapping[str, float]) -> frozenset[str]:
@@ -126,10 +119,9 @@ def _free(scales: Scales, inputs: Mapping[str, float]) -> frozenset[str]:
     for each operation, and so alike everywhere."""
     free = set(inputs)
     for node in scales.nodes:
-        data = [t for t in data_inputs(node) if not g.is_constant(t)]
-        if g.is_standard(node, "Mul", "Div", "Add", "Sub") and [t.name in free for t in data] == [
-            True
-        ]:
+        data = [t.name for t in data_inputs(node) if not g.is_constant(t)]
+        elementwise = g.is_standard(node, "Mul", "Div", "Add", "Sub")
+        if elementwise and len(data) == 1 and data[0] in free:
             free.add(node.outputs[0].name)
     return frozenset(free)
 
@@ -264,10 +256,9 @@ def _round(plan: Sequence[OnGrid], targets: Mapping[str, int], network: _Network
             each.grids = (None, None)
             continue
         if each.kind == "absorbing":
-            divide = network.in_parts and data_of(node).name in network.free
             units[output] = (
                 _divide(each, targets[output], bounds)
-                if divide
+                if data_of(node).name in network.free
                 else _round_weights(each, targets[output], given[0])
             )
         elif each.kind == "sum":

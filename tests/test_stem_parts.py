@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from na_convert.passes.stem_parts import MANTISSA, divided, nearest
 
 import na_convert
 from na_convert.evaluate import evaluate
-from na_convert.exactness import EXACT, fine_parts
+from na_convert.exactness import grids_of
 from na_convert.runtime import session
 
 from . import build, spiking
@@ -73,7 +72,7 @@ BODIES = {
 }
 
 
-def network(name: str, stem: str = "parts"):
+def network(name: str):
     weights = {
         **spiking.SHAPES,
         "w1": (6, 1, 3, 3) if name == "grouped" else (4, 3, 3, 3),
@@ -84,7 +83,7 @@ def network(name: str, stem: str = "parts"):
     }
     body = BODIES[name] + f"c2 = Conv {spiking.CONV} (a1, w2)\n" + build.stair("c2", "last")
     before = spiking.network(body + spiking.HEAD, weights)
-    after, found = snap.run(before, {"x": 4.0}, 8, stem=stem)
+    after, found = snap.run(before, {"x": 4.0}, 8)
     assert found.exact, found.reason
     return before, after, found
 
@@ -94,7 +93,7 @@ def test_the_layer_is_the_same_and_every_engine_finds_the_same_current(
     name: str, tmp_path: Path
 ) -> None:
     before, after, found = network(name)
-    assert len(fine_parts(after)) == 2
+    assert len(grids_of(after).fine) == 2
     assert found.layers[0].weight_error < 1e-5
     x = spiking.samples(before, 8)
     current = "c1"
@@ -112,14 +111,6 @@ def test_the_layer_is_the_same_and_every_engine_finds_the_same_current(
         for threads in (1, 2):
             run = session(onnx.load(model), optimise=optimise, threads=threads)
             np.testing.assert_array_equal(run.run([current], x)[0], now)
-
-
-def test_kept_whole() -> None:
-    _, after, found = network("conv", stem="whole")
-    assert not fine_parts(after)
-    assert json.loads(after.carried.metadata[EXACT])["fine"] == []
-    assert sum(node.op == "Conv" for node in after.graph.nodes) == 2
-    assert found.layers[0].weight_error > 1e-5
 
 
 def test_energy_counts_the_parts_once(tmp_path: Path) -> None:

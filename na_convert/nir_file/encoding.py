@@ -13,7 +13,6 @@ largest current.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,7 @@ import onnx_graphsurgeon as gs
 
 from .. import graph as g
 from ..evaluate import evaluate
-from ..exactness import EXACT
+from ..exactness import grids_of
 from ..passes.affine import pool_attributes
 from ..snn import Snn, neuron_nodes
 from .network import Array
@@ -81,10 +80,10 @@ def _without_rounding(graph: gs.Graph, snn: Snn) -> tuple[dict[str, float], list
     """Take out the Round nodes of a network on grids: of a stem in parts (`passes.stem_parts`), of
     an input, whose grid is then told, and of tensors inside that are constant over time. Those
     behind a quantiser of the input stay."""
-    stored = json.loads(snn.carried.metadata.get(EXACT, "{}"))
+    rounding = grids_of(snn).rounds
     grids: dict[str, float] = {}
     statements: list[str] = []
-    rounds = [n for n in graph.nodes if n.name in stored.get("rounds", ())]
+    rounds = [n for n in graph.nodes if n.name in rounding]
     before = {n.name: _scaled(n).inputs[0] for n in rounds}
     behind_quantiser = [
         n for n in rounds
