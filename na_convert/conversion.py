@@ -142,6 +142,7 @@ def convert(
         samples,
         bias_feeds=bias_feeds,
         target=wanted,
+        prepared=lambda snn: _prepared(snn, samples, unit_spikes=unit_spikes, exact=exact),
         written=_writer(
             converted.staircase_ann,
             samples,
@@ -204,6 +205,12 @@ def _unit(
     rows = {name: np.asarray(values[:2]) for name, values in samples.feeds.items()}
     made, report = unit_spikes_pass.run(network, rows if check else None)
     return made, (report,)
+
+
+def _prepared(network: Snn, samples: Samples, *, unit_spikes: bool, exact: bool) -> Snn:
+    """What becomes of ``network`` before a float file is written."""
+    scaled, _ = _unit(network, samples, wanted=unit_spikes, check=False)
+    return _on_grids(scaled, samples)[0] if exact else scaled
 
 
 @dataclass(frozen=True)

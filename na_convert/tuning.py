@@ -27,6 +27,7 @@ from .statistics import count_outputs
 MAX_TIMESTEPS = 16  # the largest T that is tried, if none is given
 
 Progress = Callable[[float], None]
+Prepared = Callable[[Snn], Snn]
 Written = Callable[[Snn], onnx.ModelProto]
 
 
@@ -91,20 +92,23 @@ def tune(
     *,
     bias_feeds: Feeds | None = None,
     target: Target | None = None,
+    prepared: Prepared = lambda snn: snn,
     written: Written | None = None,
     progress: Progress = lambda share: None,
 ) -> Tuned:
     """``network`` with its biases calibrated on ``bias_feeds``, and the smallest T for ``target``.
 
-    ``written``: where the file computes otherwise than the description (int8), what makes the file
-    of a candidate; it has to reach the target then.
+    It is what gets written that has to reach the target: ``prepared`` says what becomes of a
+    candidate before (grids), ``written`` where the file computes otherwise than that (int8).
 
     Raises CheckFailed where no T reaches the target, DataError where ``bias_feeds`` are too few.
     """
     if target is None:
         return _calibrated(network, staircase_ann, bias_feeds, progress)
     tried = []
-    candidates = _candidates(network, staircase_ann, samples, bias_feeds, target.most, written)
+    candidates = _candidates(
+        network, staircase_ann, samples, bias_feeds, target.most, prepared, written
+    )
     for candidate, result in candidates:
         tried.append(result)
         progress(result.T / target.most)
@@ -128,13 +132,14 @@ def _candidates(
     samples: Samples,
     bias_feeds: Feeds | None,
     most: int,
+    prepared: Prepared,
     written: Written | None,
 ) -> Iterator[tuple[Tuned, TimestepResult]]:
     """The network for T = 1, 2, ... ``most``, and how it fares on ``samples``."""
     layers = match_layers(network, ann)
     expected = ann_output(ann, network, layers, samples.feeds)
     same = bias_feeds is None and written is None
-    plain = snn_output(network, layers, samples.feeds, most) if same else {}
+    plain = snn_output(prepared(network), layers, samples.feeds, most) if same else {}
     for steps in range(1, most + 1):
         candidate = _calibrated(recorded(replace(network, timesteps=steps)), ann, bias_feeds)
         found = plain.get(steps)
@@ -142,7 +147,7 @@ def _candidates(
             file = written(candidate.network)
             found = file_output(file, candidate.network, layers, samples.feeds)
         elif found is None:
-            found = snn_output(candidate.network, layers, samples.feeds)[steps]
+            found = snn_output(prepared(candidate.network), layers, samples.feeds)[steps]
         counts = count_outputs(steps, expected, found, samples.labels)
         yield candidate, counts.result()
 

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 
 import na_convert
+from na_convert import conversion
 from na_convert.cli import main
+from na_convert.data import Samples
 from na_convert.errors import CheckFailed, UsageError
-from na_convert.snn import neurons_from
+from na_convert.results import Exactness
+from na_convert.snn import Snn, neurons_from
 
 from . import build
 from .test_calibrate_bias import NETWORKS, images
@@ -49,6 +53,28 @@ def test_the_smallest_t_that_reaches_the_agreement(model: Path) -> None:
     (default,) = [i for i in file.graph.initializer if i.name == "timesteps"]
     assert onnx.numpy_helper.to_array(default) == wanted
     assert {p.key: p.value for p in file.metadata_props}["na_convert.timesteps"] == str(wanted)
+
+
+def test_it_is_the_network_on_grids_that_reaches_the_target(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here grids would turn the weights round: no T is left, with biases calibrated or not."""
+
+    def turned_round(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
+        made, exactness = on_grids(network, samples)
+        for tensor in made.graph.tensors().values():
+            if isinstance(tensor, gs.Constant) and tensor.values.ndim > 1:
+                tensor.values = -tensor.values
+        return made, exactness
+
+    on_grids = conversion._on_grids
+    options = {"data": data(), "timesteps": 4, "target_agreement": 0.5, "check": False}
+    na_convert.convert(model, **options)
+    monkeypatch.setattr(conversion, "_on_grids", turned_round)
+    for biases in (None, {"x": images(64, (3, 8, 8), seed=7)}):
+        with pytest.raises(CheckFailed, match="no T up to 4"):
+            na_convert.convert(model, **options, calibrate_bias=biases)
+    na_convert.convert(model, **options, exact=False)
 
 
 def test_a_target_nothing_reaches_names_the_nearest(model: Path) -> None:
