@@ -20,22 +20,17 @@ from typer.exceptions import Abort, TyperException
 from . import __version__
 from .arguments import (
     DefaultCommandGroup,
-    at_least,
     existing_data,
     existing_file,
     fraction,
-    numbers,
     one_of,
     one_timestep,
-    several_timesteps,
     writable_file,
 )
+from .check_command import check_command
 from .choices import (
-    AC_PJ,
     FORMS,
     INT8_FORMS,
-    MAC_PJ,
-    MARGIN,
     MEMBRANES,
     NIR_TARGETS,
     TIES,
@@ -68,10 +63,10 @@ from .outcome import (
     console_for,
     plot,
     print_json,
-    progress_bar,
     shown_layers,
     tell,
 )
+from .simulate_command import simulate_command
 from .view_command import view_command
 
 if TYPE_CHECKING:
@@ -261,204 +256,8 @@ def inspect_command(
     return carry_out("inspect", run, report, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
-@app.command("check")
-def check_command(
-    ann: Annotated[Path, typer.Argument(metavar="ANN", help="the ANN, an ONNX file")],
-    snn: Annotated[Path, typer.Argument(metavar="SNN", help="the SNN that was made from it")],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="DATA", help="samples: .npz, .npy or folder")
-    ],
-    timesteps: Annotated[
-        str | None,
-        typer.Option("-T", "--timesteps", metavar="N,N,...", help="default: the file's own T"),
-    ] = None,
-    min_agreement: Annotated[
-        str | None,
-        typer.Option("--min-agreement", metavar="F", help="least argmax agreement, 0 to 1"),
-    ] = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option("--max-drop", metavar="F", help="most ANN minus SNN accuracy, 0 to 1"),
-    ] = None,
-    checks: Annotated[
-        str | None,
-        typer.Option("--checks", metavar="NAME,...", help="make these checks; default: all"),
-    ] = None,
-    reader: Annotated[
-        str | None,
-        typer.Option("--reader", metavar="NAME,...", help="of a NIR file; default: all installed"),
-    ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", metavar="FILE", help="a stored run: fail if worse than that"),
-    ] = None,
-    margin: Annotated[
-        str | None,
-        typer.Option("--margin", metavar="F", help="by how much it may be worse; default 0.01"),
-    ] = None,
-    bisect: Annotated[
-        Path | None,
-        typer.Option("--bisect", metavar="DIR", help="write the first layer that differs there"),
-    ] = None,
-    energy_mac: Annotated[
-        float, typer.Option("--energy-mac", metavar="PJ", help="of a multiply-accumulate")
-    ] = MAC_PJ,
-    energy_ac: Annotated[
-        float, typer.Option("--energy-ac", metavar="PJ", help="of an accumulate")
-    ] = AC_PJ,
-    labels: Labels = None,
-    scale: Scale = None,
-    mean: Mean = None,
-    std: Std = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, tcp://..."),
-    ] = None,
-    report: Report = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="write JUnit's XML as well")
-    ] = None,
-    github: Annotated[
-        bool, typer.Option("--github", help="print annotations for GitHub Actions")
-    ] = False,
-    record: Shown = None,
-    plots: Plots = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> int:
-    """Compare an SNN file with its ANN; limits hold at every T given. A NIR file is run in other
-    simulators."""
-    steps = several_timesteps(timesteps)
-    least, most = fraction(min_agreement, "--min-agreement"), fraction(max_drop, "--max-drop")
-    allowed = fraction(margin, "--margin")
-    if allowed is not None and baseline is None:
-        raise UsageError("--margin needs --baseline FILE")
-    names = tuple(name.strip() for name in checks.split(",")) if checks is not None else ()
-    pixels = preprocessing(scale, mean, std, resize, crop)
-    for given in (ann, snn, labels, baseline):
-        existing_file(given)
-    existing_data(data)
-    for given in (ann, snn, data):
-        writable_file(report, "--report", not_over=given)
-        writable_file(junit, "--junit", not_over=given)
-    if snn.suffix.lower() == ".nir":
-        from .nir_readers.command import run_check
-
-        _refuse_for_nir(
-            min_agreement=min_agreement, max_drop=max_drop, checks=checks, baseline=baseline,
-            bisect=bisect, scheduler=scheduler, junit=junit, github=github or None,
-            record=record, plots=plots,
-        )  # fmt: skip
-        return run_check(
-            ann, snn,
-            {"asked": reader, "data": data, "labels": labels, "preprocessing": pixels,
-             "timesteps": one_timestep(timesteps)},
-            report=report, as_json=as_json, quiet=quiet, verbose=verbose,
-        )  # fmt: skip
-    if reader is not None:
-        raise UsageError(f"--reader {reader}: is for NIR files", remedy="give ANN and net.nir")
-
-    def run(progress: Progress) -> Result:
-        from . import api
-        from .energy import Constants
-
-        return api.check(
-            ann, snn, data=data, labels=labels, timesteps=steps, preprocessing=pixels,
-            min_agreement=least, max_drop=most, checks=names, baseline=baseline,
-            margin=MARGIN if allowed is None else allowed,
-            energy=Constants(energy_mac, energy_ac), bisect=bisect,
-            scheduler=scheduler, progress=progress,
-            excerpt=shown_layers(record, report, plots),
-        )  # fmt: skip
-
-    def also(result: Result | None, error: NaConvertError | None) -> None:
-        from . import ci
-        from .whole_files import write_atomically
-
-        plot(result, plots)
-        if junit is not None:
-            write_atomically(junit, ci.junit(result, error))
-        if github:
-            for line in ci.github(result, error, snn):
-                print(line, file=sys.stderr if as_json else sys.stdout)
-
-    return carry_out("check", run, report, as_json=as_json, quiet=quiet, verbose=verbose, also=also)
-
-
-@app.command("simulate")
-def simulate_command(
-    snn: Annotated[Path, typer.Argument(metavar="SNN", help="an SNN file")],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="DATA", help="samples: .npz, .npy or folder")
-    ],
-    timesteps: Annotated[
-        str | None,
-        typer.Option("-T", "--timesteps", metavar="N", help="default: the file's own T"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="NPZ", help="write what the network did"),
-    ] = None,
-    record: Annotated[
-        str | None,
-        typer.Option("--record", metavar="LAYER,...", help="layers for -o; patterns such as '*'"),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", metavar="N", help="samples that run together")
-    ] = None,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", help="of onnxruntime")] = 0,
-    early_exit: Annotated[
-        str | None,
-        typer.Option("--early-exit", metavar="MARGIN", help="a sample stops at this margin"),
-    ] = None,
-    labels: Labels = None,
-    scale: Scale = None,
-    mean: Mean = None,
-    std: Std = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> int:
-    """Run an SNN file; show its accuracy at each T, write outputs, spikes and membranes."""
-    steps = one_timestep(timesteps)
-    pixels = preprocessing(scale, mean, std, resize, crop)
-    existing_file(snn)
-    existing_file(labels)
-    existing_data(data)
-    for given in (snn, data):
-        writable_file(output, "-o", not_over=given)
-    at_least(batch, 1, "--batch")
-    at_least(threads, 0, "--threads")
-    margin = numbers(early_exit, "--early-exit")
-    if margin is not None and len(margin) > 1:
-        raise UsageError(f"--early-exit {early_exit}: one number is needed")
-    if record is not None and output is None:
-        raise UsageError("--record needs a file to write to", remedy="give one with -o")
-    from . import api, report
-    from .result_json import simulation_json
-
-    try:
-        with progress_bar(show=not quiet) as progress:
-            result = api.record(
-                snn, data=data, labels=labels, timesteps=steps, output=output,
-                layers=tuple((record or "").split(",")) if record else (), preprocessing=pixels,
-                batch=batch, threads=threads, early_exit=margin[0] if margin else None,
-                progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise Interrupted("stopped") from None
-    if as_json:
-        print_json(simulation_json(result))
-    elif not quiet:
-        report.simulation(result, console_for())
-    return 0
-
-
+app.command("check")(check_command)
+app.command("simulate")(simulate_command)
 app.command("export")(export_command)
 app.command("view")(view_command)
 
@@ -524,11 +323,3 @@ def _explain(model: Path, node: str, *, as_json: bool) -> int:
     else:
         print_explanation(found, console_for())
     return 0
-
-
-def _refuse_for_nir(**options: object) -> None:
-    """Raises UsageError for an option that says nothing about a NIR file."""
-    for name, value in options.items():
-        if value is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option}: is for SNN files in ONNX, not for NIR files")

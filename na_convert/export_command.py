@@ -14,13 +14,14 @@ import typer
 
 from .arguments import existing_data, existing_file, one_of, one_timestep, writable_file
 from .choices import HARDWARE_FILES, MEMBRANES, NIR_TARGETS
-from .errors import Interrupted, NotConvertible, UsageError
+from .errors import NotConvertible, UsageError
 from .options import (
     Crop,
     InitialMembrane,
     Json,
     Mean,
     NirTarget,
+    OwnTimesteps,
     Quiet,
     Resize,
     Scale,
@@ -41,10 +42,7 @@ def export_command(
         typer.Option("-o", "--output", metavar="FILE", help=".nir (default), .npz or .h"),
     ] = None,
     target: NirTarget = None,
-    timesteps: Annotated[
-        str | None,
-        typer.Option("-T", "--timesteps", metavar="N", help="default: the file's own T"),
-    ] = None,
+    timesteps: OwnTimesteps = None,
     initial_membrane: InitialMembrane = None,
     data: Annotated[
         Path | None,
@@ -86,8 +84,6 @@ def export_command(
         if error.refused and not quiet and not as_json:
             console_for(stderr=True).print(report.refusals(error.refused, "Not in NIR"))
         raise
-    except KeyboardInterrupt:
-        raise Interrupted("stopped") from None
     if as_json:
         print_json(nir_json(found))
     elif not quiet:
@@ -112,10 +108,7 @@ def _export_integers(
     from . import __version__, api
     from .cells import file_size
 
-    try:
-        found = api.export_integers(snn, output, data=data, preprocessing=pixels)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped") from None
+    found = api.export_integers(snn, output, data=data, preprocessing=pixels)
     if as_json:
         print_json({"tool": f"na-convert {__version__}", **asdict(found), "passed": True})
     elif not quiet:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from .data import Preprocessing
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="the trained ANN, an ONNX file")]
+SamplesGiven = Annotated[
+    Path, typer.Option("--data", metavar="DATA", help="samples: .npz, .npy or folder")
+]
+OwnTimesteps = Annotated[
+    str | None,
+    typer.Option("-T", "--timesteps", metavar="N", help="default: the file's own T"),
+]
 Scale = Annotated[
     str | None,
     typer.Option("--scale", metavar="F", help="uint8 images: factor, for instance 1/255"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import Interrupted, UsageError
+from ..errors import UsageError
 from ..outcome import console_for, print_json, progress_bar, tell, write_json
 
 
@@ -29,11 +29,8 @@ def run_check(
     from .check import check_readers, shortfall
     from .tables import summary, to_json
 
-    try:
-        with progress_bar(show=not quiet) as progress:
-            result = check_readers(ann, nir_file, progress=progress, **given)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped") from None
+    with progress_bar(show=not quiet) as progress:
+        result = check_readers(ann, nir_file, progress=progress, **given)
     if report is not None:
         write_json(report, to_json(result))
     if as_json:
