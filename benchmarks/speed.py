@@ -10,7 +10,7 @@ ratio, within each round, to T times the time of one pass of the float ANN (the 
 ReLUs; of a file, the file) in onnxruntime, on the same batch. Printed are medians and quartiles
 over the rounds, and how many spike counts differ between the forms, with and without optimisations,
 with one thread and two: there must be none. Other simulators run if they are installed (extra
-``bench``), see other_simulators.py.
+``bench``; Sinabs as readers.txt says), see other_simulators.py.
 """
 
 from __future__ import annotations
@@ -80,11 +80,12 @@ def main() -> int:
     if options.plot_from:
         plot(json.loads(options.plot_from.read_text())["rows"], options.plot)
         return 0
-    rows, differing = [], 0
+    rows: list[dict[str, Any]] = []
+    differing: int | None = None  # nothing compared
     for name in options.networks.split(","):
         network = prepare(name)
         for steps in (int(t) for t in options.count_steps.split(",") if t):
-            differing += compare(name, network, steps)
+            differing = (differing or 0) + compare(name, network, steps)
         for steps in (int(t) for t in options.steps.split(",") if t):
             runs = {
                 contender: run
