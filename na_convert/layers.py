@@ -70,7 +70,7 @@ class Layer:
     @cached_property
     def current_scale(self) -> Array:
         """The SNN's current as a multiple of the ANN's; against one sample."""
-        return per_channel(np.asarray(self.neuron.current_scale), self.neuron.shape)
+        return _current_scale(self.neuron)
 
     @cached_property
     def output_scale(self) -> Array:
@@ -80,7 +80,7 @@ class Layer:
     @cached_property
     def threshold(self) -> Array:
         """The neurons' own threshold, in units of the ANN's current."""
-        return np.asarray(self.fired.threshold, np.float64) / self.current_scale
+        return _in_units_of_ann(self.fired.threshold, self.neuron)
 
     @property
     def threshold_rounding(self) -> float:
@@ -152,8 +152,15 @@ def _bounded(function: Staircase | Ramp, fired: IFParameters, neuron: Neuron) ->
     """A ReLU has no threshold of its own: it is compared up to the one that the SNN has."""
     if isinstance(function, Staircase) or function.bounded:
         return function
-    scale = per_channel(np.asarray(neuron.current_scale), neuron.shape)
-    return replace(function, high=function.low + np.asarray(fired.threshold, np.float64) / scale)
+    return replace(function, high=function.low + _in_units_of_ann(fired.threshold, neuron))
+
+
+def _in_units_of_ann(threshold: Array, neuron: Neuron) -> Array:
+    return np.asarray(threshold, np.float64) / _current_scale(neuron)
+
+
+def _current_scale(neuron: Neuron) -> Array:
+    return per_channel(np.asarray(neuron.current_scale), neuron.shape)
 
 
 OUTPUTS = ""  # in `sources`: the network's outputs
