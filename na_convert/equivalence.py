@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import forms, integer_check, model_guard, model_io, pipeline
+from . import forms, integer_check, model_io, pipeline, size_guard
 from .behaviour import Stages
 from .bisection import check_folder, write_bisection
 from .checks import chosen
@@ -79,7 +79,7 @@ def check(
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing, labels)
     if max_drop is not None and samples.labels is None:
         raise UsageError("--max-drop needs labels", remedy="add `labels` to the data")
-    model_guard.check_sizes(Path(snn), snn_file.model, samples.feeds)
+    size_guard.check_sizes(Path(snn), snn_file.model, samples.feeds)
     if bisect is not None:
         check_folder(Path(bisect))
     tell("converting", 0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import __version__, batch_check, model_guard, qonnx, runtime, shapes
+from . import __version__, batch_check, qonnx, runtime, shapes, size_guard
 from .errors import CheckFailed, ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
@@ -21,6 +22,7 @@ from .module_names import name_by_module, node_of_module
 from .neurons import DOMAIN
 from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, fold_batchnorm, to_spiking
 from .passes.calibrate import Calibration
+from .protos import all_nodes
 from .regions import descendants
 from .results import Neuron, PassReport, Refusal
 from .runtime import Feeds
@@ -142,8 +144,8 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
 
 
 def _reference(loaded: Loaded, feeds: Feeds, *, check: bool) -> Converted:
-    model_guard.refuse_loops(loaded.path, loaded.model)
-    model_guard.check_sizes(loaded.path, loaded.model, feeds)
+    _refuse_loops(loaded.path, loaded.model)
+    size_guard.check_sizes(loaded.path, loaded.model, feeds)
     model, notes = prepare(loaded.take())
     _refuse_foreign(loaded.path, model)
     graph, carried = import_graph(model)
@@ -180,9 +182,25 @@ def _explain(loaded: Loaded, node: str) -> Explanation:
     return explain_node(graph, node)
 
 
+def _refuse_loops(path: Path, model: onnx.ModelProto) -> None:
+    """Every Loop and Scan, those in subgraphs included."""
+    refused = [
+        Refusal(
+            node.name or next(iter(node.output), node.op_type),
+            node.op_type,
+            "a loop, whose number of rounds may depend on data",
+            "export with torch.jit.trace or torch.export, which write the rounds out, or cut the "
+            "network before it",
+        )
+        for node in all_nodes(model.graph)
+        if node.op_type in ("Loop", "Scan") and node.domain in STANDARD_DOMAINS
+    ]
+    _refuse_all(path, "loops", refused)
+
+
 def _refuse_branches(path: Path, graph: gs.Graph) -> None:
-    """Raise NotConvertible, listing every If that is left: its condition is not constant."""
-    refused = tuple(
+    """Every If that is left: its condition is not constant."""
+    refused = [
         Refusal(
             label(node),
             node.op,
@@ -191,13 +209,18 @@ def _refuse_branches(path: Path, graph: gs.Graph) -> None:
         )
         for node in graph.nodes
         if node.op == "If"
-    )
+    ]
+    _refuse_all(path, "branches", refused)
+
+
+def _refuse_all(path: Path, what: str, refused: Sequence[Refusal]) -> None:
+    """Raise NotConvertible, listing what is ``refused``, if anything is."""
     if refused:
         raise NotConvertible(
-            f"{path}: {len(refused)} node(s) are branches",
+            f"{path}: {len(refused)} node(s) are {what}",
             node=refused[0].node,
-            remedy=_SEE_TABLE,
-            refused=refused,
+            remedy="see the table: each is named with the reason and what to do",
+            refused=tuple(refused),
         )
 
 
@@ -232,7 +255,6 @@ def _require_numbers(path: Path, graph: gs.Graph) -> None:
             raise ModelError(f"{path}: weight {name!r} is infinite", node=name, remedy=remedy)
 
 
-_SEE_TABLE = "see the table: each is named with the reason and what to do"
 _EXPORT = "export it as standard operators (without symbolic()), or as a local function"
 _FOREIGN = {
     "com.microsoft.nchwc": "give the file from before onnxruntime's optimisation, or optimise it "
@@ -242,9 +264,9 @@ _FOREIGN = {
 
 
 def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
-    """Raise NotConvertible, listing every operator whose meaning is not known."""
+    """Every operator whose meaning is not known."""
     known = {*STANDARD_DOMAINS, *qonnx.DOMAINS, "com.microsoft", DOMAIN}
-    refused = tuple(
+    refused = [
         Refusal(
             node.name or node.output[0],
             node.op_type,
@@ -253,14 +275,8 @@ def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
         )
         for node in model.graph.node
         if node.domain not in known
-    )
-    if refused:
-        raise NotConvertible(
-            f"{path}: {len(refused)} node(s) are custom operators",
-            node=refused[0].node,
-            remedy=_SEE_TABLE,
-            refused=refused,
-        )
+    ]
+    _refuse_all(path, "custom operators", refused)
 
 
 def _run(each: Pass, graph: gs.Graph, carried: Carried, rows: Feeds | None) -> PassReport:

@@ -14,7 +14,7 @@ but the one of the int8 form that counts its time steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite, prod
 
@@ -23,8 +23,9 @@ import onnx
 
 from .errors import ModelError, NaConvertError, PassFailed
 from .exactness import exactness_of
-from .model_guard import MOST_ELEMENTS
+from .protos import subgraph_nodes, with_subgraphs
 from .results import Neuron
+from .size_guard import MOST_ELEMENTS
 from .snn import Snn, neuron_nodes, parameters
 from .spec import check_graph
 
@@ -70,10 +71,12 @@ def refuse_control_flow(model: onnx.ModelProto, loops: int) -> None:
     inside = [
         n
         for outer in allowed
-        for n in _nodes_below(outer)
+        for n in subgraph_nodes(outer)
         if n.op_type in ("If", "Loop", "SequenceMap")
     ]
-    ours = [n for f in model.functions for n in _all(f.node) if n.op_type in ("Loop", "If")]
+    ours = [
+        n for f in model.functions for n in with_subgraphs(f.node) if n.op_type in ("Loop", "If")
+    ]
     wrong = [n for n in found if n not in allowed] + inside + ours
     if wrong:
         raise _damaged(f"it holds control flow, {wrong[0].name or wrong[0].op_type!r}")
@@ -127,18 +130,6 @@ def _check_neuron(neuron: Neuron) -> None:
 def _is_number(value: object) -> bool:
     values = value if isinstance(value, list) else [value]
     return all(isinstance(v, int | float) and isfinite(v) for v in values)
-
-
-def _nodes_below(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield from _all(attribute.g.node)
-
-
-def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        yield from _nodes_below(node)
 
 
 def _damaged(what: str) -> ModelError:

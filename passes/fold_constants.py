@@ -25,8 +25,8 @@ import onnx_graphsurgeon as gs
 
 from na_convert.errors import ModelError
 from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, label, rename
-from na_convert.model_guard import MOST_CONSTANT
 from na_convert.results import Skip
+from na_convert.size_guard import MOST_CONSTANT
 
 from .node_builder import release
 from .single_node import Array, evaluate_node

@@ -7,7 +7,7 @@ and of inputs that are not the ANN's. Lines are short: Netron's sidebar cuts wha
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from .. import __version__
 from ..integer import IntegerNetwork, Layer
 from ..neurons import DOMAIN
+from ..protos import all_nodes
 from ..results import Neuron
 from ..snn import IFParameters, Snn, neuron_nodes, parameters
 
@@ -133,7 +134,7 @@ def _describe(
     own = before.partition(_OF_THE_ANN)[2] if before.startswith(_TITLE) else before
     model.doc_string = "\n".join(lines) + (f"{_OF_THE_ANN}{own}" if own else "")
     operators = {f.name: textwrap.fill(f.doc_string, WIDTH) for f in model.functions}
-    for node in _all_nodes(model.graph):
+    for node in all_nodes(model.graph):
         if node.domain != DOMAIN:
             continue
         layer, step = _layer_of(node.name, layers)
@@ -151,11 +152,3 @@ def _layer_of(name: str, layers: Mapping[str, object]) -> tuple[str | None, int]
     if name in layers:
         return name, 1
     return (start, int(step)) if start in layers and step.isdecimal() else (None, 0)
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g)
