@@ -21,7 +21,6 @@ from .teacher_forcing import runner
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
 
-REMEDY = "export with a dynamic batch size (dynamic_shapes, or dynamic_axes), or one sample"
 _LIMIT = 4e-3  # of an output's largest value: mixed samples differ by far more than float error
 
 

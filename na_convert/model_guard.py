@@ -1,7 +1,7 @@
 """What a model file may ask for, checked before anything is read, allocated or run.
 
-A file comes from anywhere: what it declares is compared with what it holds, and with limits that
-no network in use comes near. Raises ModelError, in one line each:
+A file comes from anywhere: what it declares is compared with what it holds, and with limits
+far above what networks need. Raises ModelError, in one line each:
 
 * a protobuf of more than 2 GiB
 * a tensor of unknown type, or with more or fewer bytes than its shape takes, inside the file or in
@@ -162,8 +162,8 @@ def _check_inputs(path: Path, model: onnx.ModelProto) -> None:
                 node=value.name,
                 remedy=_FROM_ANYWHERE,
             )
-        sizes = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
-        if any(d.dim_value < 0 for d in tensor.shape.dim[1:]):
+        sizes = [d.dim_value for d in tensor.shape.dim[1:] if d.HasField("dim_value")]
+        if any(size < 0 for size in sizes):
             raise ModelError(
                 f"{path}: input {value.name!r} has a size below 0 ({min(sizes)})",
                 node=value.name,

@@ -17,6 +17,7 @@ from . import model_guard, neurons
 from .cut import reads
 from .errors import ModelError, NotConvertible
 from .graph import Parts
+from .large_batch import free_large_batch
 from .whole_files import atomic_file
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
@@ -24,12 +25,16 @@ HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 
 @dataclass
 class Loaded:
-    """A model read from `path`: weights inside, foreign local functions inlined."""
+    """A model read from `path`: weights inside, foreign local functions inlined.
+
+    `notes` says what else was changed while it was read.
+    """
 
     model: onnx.ModelProto
     path: Path
     sha256: str
     bytes: int
+    notes: tuple[str, ...] = ()
 
     def take(self) -> onnx.ModelProto:
         """Hand the model over: the taker may change it, and frees its weights when done."""
@@ -40,7 +45,8 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read an ONNX model with its external data, and inline local functions that are not ours.
 
-    Nodes that stand before what they read, as some tools write them, are sorted. Raises ModelError
+    Nodes that stand before what they read, as some tools write them, are sorted, and a batch too
+    large to run is freed. Raises ModelError
     with one line if the file is missing, unreadable or not a valid model, and NotConvertible if it
     works in bfloat16.
     """
@@ -60,7 +66,8 @@ def load(path: Path) -> Loaded:
     if not model.graph.node:
         raise ModelError(f"{path}: the model has no nodes")
     model = _without_foreign_functions(path, model)
-    return Loaded(model, path, digest, path.stat().st_size)
+    note = free_large_batch(path, model)
+    return Loaded(model, path, digest, path.stat().st_size, (note,) if note else ())
 
 
 def _refuse_nir(path: Path) -> None:

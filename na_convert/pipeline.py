@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import __version__, batch_check, qonnx, runtime, shapes, size_guard
+from . import __version__, batch_check, large_batch, qonnx, runtime, shapes, size_guard
 from .errors import CheckFailed, ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
@@ -117,7 +117,7 @@ def _convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> 
         reports.append(PassReport(to_spiking.NAME, 0, skipped, refused))
         return replace(found, staircase_ann=graph, reports=tuple(reports), refused=refused)
     if found.entangled:
-        raise NotConvertible(f"{loaded.path}: {found.entangled}", remedy=batch_check.REMEDY)
+        raise NotConvertible(f"{loaded.path}: {found.entangled}", remedy=large_batch.REMEDY)
     if check:
         _require_finite(loaded.path, graph, carried, chosen, feeds)
     names = [a.outputs[0].name for a in chosen]
@@ -147,6 +147,7 @@ def _reference(loaded: Loaded, feeds: Feeds, *, check: bool) -> Converted:
     _refuse_loops(loaded.path, loaded.model)
     size_guard.check_sizes(loaded.path, loaded.model, feeds)
     model, notes = prepare(loaded.take())
+    notes = (*loaded.notes, *notes)
     _refuse_foreign(loaded.path, model)
     graph, carried = import_graph(model)
     del model
@@ -325,7 +326,7 @@ def _merge_refusals(
     for refusal in (r for report in reports for r in report.refused):
         node = nodes.get(refusal.node)
         inner = node is None or (id(node) in after and id(node) in before)
-        always = refusal.op in _ALWAYS or refusal.remedy == batch_check.REMEDY
+        always = refusal.op in _ALWAYS or refusal.remedy == large_batch.REMEDY
         if (inner and id(node) not in analog) or always:
             refused.append(refusal)
     return tuple(refused)

@@ -19,13 +19,14 @@ from .cut import reads
 from .errors import ModelError
 from .protos import tensors_of
 
-MOST_ELEMENTS = 2**27  # of a tensor, for one sample; half a GiB in float32
+MOST_ELEMENTS = 2**27  # of a tensor, for one sample or a fixed batch; half a GiB in float32
 MOST_CONSTANT = 2**24  # elements of tensors that are computed from constants, all together, ...
 MOST_GROWTH = 64  # ... or as many for each number in the file
 
 
 def check_sizes(path: Path, model: onnx.ModelProto, feeds: Mapping[str, Any]) -> None:
-    """Tensors that running the network on one sample of ``feeds`` [N, ...] would make.
+    """Tensors that running the network on one sample of ``feeds`` [N, ...] would make, or on as
+    many as the file fixes.
 
     Where shapes cannot be inferred nothing is known, and nothing refused.
     """
@@ -55,13 +56,13 @@ def check_elements(path: Path, name: str, elements: int) -> None:
             f"{path}: tensor {name!r} would have {elements:.3g} elements, more than "
             f"{MOST_ELEMENTS:.3g}",
             node=name,
-            remedy="no network in use has a tensor as large: look at what makes it",
+            remedy="look at what makes it",
         )
 
 
 def _shapes_for(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Inferred shapes for one sample; sizes that stay unknown count as 1."""
-    light = _without_weights(model)
+    """Inferred shapes for one sample, or the file's batch; sizes that stay unknown count as 1."""
+    light = without_weights(model)
     for value in light.graph.input:
         if value.name not in feeds:
             continue
@@ -86,7 +87,7 @@ def _shapes_for(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, l
 _SMALL = 4096  # bytes; what may say something about shapes
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which weights are inputs; the outputs are inferred like any tensor."""
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)

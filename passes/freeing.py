@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from na_convert.batch_check import REMEDY
 from na_convert.graph import label
+from na_convert.large_batch import REMEDY
 from na_convert.results import Refusal, Skip
 
 from .node_builder import Builder

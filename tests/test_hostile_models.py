@@ -155,7 +155,6 @@ def test_tensors(tmp_path: Path, ann: Model, harm: Callable[[Model], None], matc
         (["N", 3, 0, 8], "onnxruntime does not run|Invalid"),
         (["N", 3, 2**20, 2**20], "'x' would have 3.3e"),
         ([2**60, 2**60, 8, 8], "'x' would have"),
-        ([2**33, 3, 8, 8], "'x' would have"),
         (["N", 4, 8, 8], "channels"),
     ],
 )
