@@ -90,7 +90,7 @@ def test_a_loop_counts_the_same(name: str) -> None:
         for layer in network.layers:
             np.testing.assert_array_equal(found[layer.name], expected.counts[layer.name])
     runner = session(model)
-    for steps, made in ((1, 1), (3, 3), (None, T), (9, T)):  # more than proved are not made
+    for steps, made in ((1, 1), (3, 3), (T, T), (None, T)):
         given = {} if steps is None else {"timesteps": np.array(steps)}
         (logits,) = runner.run(["y"], {**FEEDS, **given})
         np.testing.assert_allclose(logits, expected.outputs[made]["y"], atol=1e-5)
@@ -103,6 +103,18 @@ def test_a_loop_counts_the_same(name: str) -> None:
     again = restore(described)
     for layer, counts in run(again, FEEDS, T, analog).counts.items():
         np.testing.assert_array_equal(counts, expected.counts[layer])
+
+
+@pytest.mark.parametrize("steps", [0, -1, -T, T + 1, 9, -(2**63), 2**63 - 1])
+def test_a_loop_makes_no_steps_that_are_not_proved(steps: int) -> None:
+    """An error of the file itself, in both engines: no result of another T."""
+    model = int8_loop_parts(quantise_weights.run(case("plain"), T).network).whole()
+    given = {**FEEDS, "timesteps": np.array(steps)}
+    for optimise in (True, False):
+        with pytest.raises(Exception, match=f"at_most_{T}_steps.* out of data bounds"):
+            session(model, optimise=optimise).run(["y"], given)
+    with pytest.raises(IndexError):
+        ReferenceEvaluator(model).run(["y"], given)
 
 
 @pytest.mark.parametrize("name", ["plain", "identity shortcut", "analog skip"])

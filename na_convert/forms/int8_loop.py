@@ -1,7 +1,8 @@
 """The int8 form for any number of steps up to one that is proved: one step inside an ONNX Loop.
 
-``timesteps`` is an initialiser that is also a graph input, as in the folded form; more steps than
-the file's own largest T are not made: the result is then that of the largest T.
+``timesteps`` is an initialiser that is also a graph input, as in the folded form. Fewer than one or
+more than the T that is proved fail in the file itself, as in the step form: the number is looked up
+in a table that ends there.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ def int8_loop_parts(network: IntegerNetwork) -> Parts:
     timesteps = gs.Variable(TIMESTEPS, np.dtype(np.int64), [])
     outside = StepBuilder(graph, network)
     units = outside.units()
-    most = outside.constant("timesteps", "most", np.asarray(network.timesteps, np.int64))
-    trips = outside.emit("Min", [timesteps, most], "timesteps_made", "timesteps_made", np.int64,
+    one = outside.constant("timesteps", "one", np.asarray(1, np.int64))
+    index = outside.emit("Sub", [timesteps, one], "steps_before", "steps_before", np.int64,
                          domain="")  # fmt: skip
+    trips = outside.proved(index, "timesteps_made")
     body = gs.Graph(nodes=[], inputs=[], outputs=[], opset=graph.opset, name="time_step")
     inside = StepBuilder(body, network)
     before = _step(body, inside, network, units)

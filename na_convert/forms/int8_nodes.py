@@ -183,6 +183,22 @@ class StepBuilder:
         return self.emit(move.op, [*sources, *constants], name + suffix, name + suffix, np.uint8,
                          attributes, domain="")  # fmt: skip
 
+    # --- steps that are proved --------------------------------------------------------------------
+
+    def proved(self, made: gs.Tensor, output: str) -> gs.Variable:
+        """``made + 1``, for ``made`` steps before: an entry of a table, so that a number outside
+        1 to T is an error of the file (an index out of bounds) and no wrong result."""
+        most = self.network.timesteps
+        table = self.constant("steps", "proved", np.arange(1, most + 1, dtype=np.int64))
+        none = self.constant("steps", "none", np.asarray(0, np.int64))
+        beyond = self.constant("steps", "beyond", np.asarray(most, np.int64))
+        name = f"at_most_{most}_steps"  # a negative index would count from the table's end
+        negative = self.emit("Less", [made, none], f"{name}_negative", f"{output}_negative",
+                             np.bool_, domain="")  # fmt: skip
+        index = self.emit("Where", [negative, beyond, made], f"{name}_index", f"{output}_index",
+                          np.int64, domain="")  # fmt: skip
+        return self.emit("Gather", [table, index], name, output, np.int64, {"axis": 0}, domain="")
+
     # --- the readout ------------------------------------------------------------------------------
 
     def read_out(self, counts: Mapping[str, gs.Tensor], timesteps: gs.Tensor) -> None:

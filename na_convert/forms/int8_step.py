@@ -54,7 +54,7 @@ def int8_step_parts(network: IntegerNetwork) -> Parts:
         for layer in network.layers
     }
     builder = StepBuilder(graph, network, states.names)
-    now = _now(builder, steps, network.timesteps)
+    now = builder.proved(steps, "step")
     totals = _totals(builder, states)
     counts = builder.step("", dict(before), dict(totals), StepTime(builder, now))
     builder.read_out(counts, now)
@@ -91,14 +91,6 @@ def for_changing_input(network: IntegerNetwork) -> IntegerNetwork:
         for op in network.operations
     )
     return replace(network, operations=operations)
-
-
-def _now(builder: StepBuilder, steps: gs.Variable, most: int) -> gs.Variable:
-    """The number of the step, from 1: an entry of a table, so that one step more than ``most``
-    is an error (an index out of bounds) and no wrong result."""
-    table = builder.constant("steps", "proved", np.arange(1, most + 1, dtype=np.int64))
-    return builder.emit("Gather", [table, steps], f"at_most_{most}_steps", "step", np.int64,
-                        {"axis": 0}, domain="")  # fmt: skip
 
 
 def _totals(builder: StepBuilder, states: States) -> dict[str, gs.Variable]:
