@@ -85,6 +85,7 @@ def convert(
             "unrolled" (the default), "loop" (any T up to the file's) or "step".
         exact: round weights to grids of powers of two, so that every engine computes the same
             counts, at any T up to 32; where that cannot be, `Result.exactness` has the reason.
+            With int8 weights it is about the current into the first neurons alone.
         unit_spikes: thresholds and amplitudes are folded into the weights: thresholds of 1, spikes
             of 1 (a NIR file has these in any case).
         weights: "float", or "int8": integer arithmetic on spike counts (`integer_conversion`).
@@ -147,6 +148,7 @@ def convert(
             converted.staircase_ann,
             samples,
             form_of_file,
+            exact=exact,
             tie=tie_shortcuts,
             given=data is not None,
         ),
@@ -235,6 +237,7 @@ def _writer(
     samples: Samples,
     form: forms.Form | forms.Int8Form,
     *,
+    exact: bool,
     tie: str,
     given: bool,
 ) -> Written | None:
@@ -244,7 +247,9 @@ def _writer(
         return None
 
     def written(snn: Snn) -> onnx.ModelProto:
-        made = integer_conversion.convert(snn, staircase_ann, samples, form, tie=tie, given=given)
+        made = integer_conversion.convert(
+            snn, staircase_ann, samples, form, exact=exact, tie=tie, given=given
+        )
         return made.parts.whole()
 
     return written
@@ -260,8 +265,10 @@ def _made(
     tie: str,
     given: bool,
 ) -> _Made:
-    if isinstance(form, forms.Int8Form):  # integers are exact by themselves
-        int8 = integer_conversion.convert(tuned, staircase_ann, samples, form, tie=tie, given=given)
+    if isinstance(form, forms.Int8Form):
+        int8 = integer_conversion.convert(
+            tuned, staircase_ann, samples, form, exact=exact, tie=tie, given=given
+        )
         made = _Made(tuned, None, int8.exactness, int8, int8.parts)
     else:
         snn, exactness = _on_grids(tuned, samples) if exact else (tuned, None)

@@ -38,13 +38,14 @@ _BATCH = 64
 class Int8:
     """The integer network, its file, and what is reported of it.
 
-    ``exactness``: whether its analog part is on grids (`passes.exact_stem`).
+    ``exactness``: whether its analog part is on grids (`passes.exact_stem`); None where that was
+    not asked for.
     """
 
     network: IntegerNetwork
     parts: Parts
     report: Quantisation
-    exactness: Exactness
+    exactness: Exactness | None
 
 
 def convert(
@@ -53,12 +54,15 @@ def convert(
     samples: Samples,
     form: Int8Form,
     *,
+    exact: bool = True,
     tie: str = "auto",
     given: bool = False,
 ) -> Int8:
     """``network`` on integers, as a file of ``form``.
 
     Args:
+        exact: the analog part is put on grids first, so that every engine computes its currents
+            alike; else it stays the float sums that it is.
         tie: thresholds along identity shortcuts: "always" made equal, "never", or "auto": where
             that does not lower the accuracy (without labels: the agreement) on ``samples``.
         given: the samples are the user's, not random numbers: they decide on tying, and biases are
@@ -69,9 +73,11 @@ def convert(
     """
     if tie not in TIES:
         raise UsageError(f"--tie-shortcuts {tie}: one of {', '.join(TIES)} is needed")
-    on_grids, exactness = exact_stem.run(network, largest_inputs(network, samples),
-                                         network.timesteps)  # fmt: skip
-    found = _quantised(on_grids, staircase_ann, samples, form, tie=tie, given=given)
+    exactness: Exactness | None = None
+    if exact:
+        bounds = largest_inputs(network, samples)
+        network, exactness = exact_stem.run(network, bounds, network.timesteps)
+    found = _quantised(network, staircase_ann, samples, form, tie=tie, given=given)
     return Int8(found.network, form.parts(found.network), found.report, exactness)
 
 

@@ -51,6 +51,26 @@ def test_convert_proves_the_file(made: Result) -> None:
     assert not any(layer.wide for layer in made.quantisation.layers)
 
 
+def test_without_grids_the_first_current_is_the_float_sum_that_it_was(
+    made: Result, few: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    output = tmp_path / "float_stem.onnx"
+    found = api.convert(EXAMPLE, output=output, timesteps=T, data=few, weights="int8", exact=False)
+    assert found.passed
+    assert found.exactness is None
+    assert made.exactness is not None
+    assert made.exactness.exact
+    assert found.equivalence is not None
+    (engines,) = (f for f in found.equivalence.figures if f.name == "int8 engines")
+    assert engines.detail.endswith("under the same analog currents")
+    assert made.output is not None
+    files = [onnx.load(path) for path in (output, made.output.path)]
+    held = ["na_convert.exact" in {p.key for p in model.metadata_props} for model in files]
+    assert held == [False, True]
+    names = [[i.name for i in model.graph.initializer] for model in files]
+    assert ["x_units_factor" in each for each in names] == [False, True]  # the image in whole units
+
+
 def test_check_reads_the_file_anew(made: Result, few: dict[str, np.ndarray]) -> None:
     assert made.output is not None
     found = api.check(EXAMPLE, made.output.path, data=few)
