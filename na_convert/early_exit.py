@@ -19,6 +19,7 @@ from .integer_stepping import Int8Stepper
 from .results import EarlyExit, SimulatedTimestep
 from .running import Stepper, stepper_for
 from .simulator import Simulator
+from .snn_guard import described_as_it_is
 from .statistics import predictions
 
 Array: TypeAlias = NDArray[Any]
@@ -44,14 +45,16 @@ def run_until_decided(
     """
     if not margin >= 0:
         raise UsageError(f"--early-exit {margin:g}: a margin of at least 0 is needed")
-    stepper = stepper_for(simulator.model, simulator.network, (), threads)
+    with described_as_it_is():
+        stepper = stepper_for(simulator.model, simulator.network, (), threads)
     size, count = simulator.batch_size(timesteps, batch), len(samples)
     stopped = np.zeros(timesteps, np.int64)
     hits = np.zeros(timesteps, np.int64)
     for start in range(0, count, size):
         feeds = {name: np.asarray(v[start : start + size]) for name, v in samples.feeds.items()}
         watch(feeds)
-        found, at = _decide(stepper, feeds, simulator.outputs[0], margin, timesteps)
+        with described_as_it_is():
+            found, at = _decide(stepper, feeds, simulator.outputs[0], margin, timesteps)
         stopped += np.bincount(at - 1, minlength=timesteps)
         if samples.labels is not None:
             hits += np.count_nonzero(found == samples.labels[start : start + size], axis=1)

@@ -103,10 +103,11 @@ class Simulator:
                 f"the batch was {before} at the first step, and is {now} now",
                 remedy="reset() first",
             )
-        if self._stepper is None:
-            self._stepper = stepper_for(self.model, self.network, self.recorded, self._threads)
-        self._feeds_before = feeds
-        return self._stepper.step(feeds)
+        with described_as_it_is():
+            if self._stepper is None:
+                self._stepper = stepper_for(self.model, self.network, self.recorded, self._threads)
+            self._feeds_before = feeds
+            return self._stepper.step(feeds)
 
     @property
     def spikes(self) -> dict[str, Array]:

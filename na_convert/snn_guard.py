@@ -31,6 +31,7 @@ from .spec import check_graph
 
 MOST_TIMESTEPS = 10_000
 _REMEDY = "convert the ANN again: this file was changed, or damaged"
+_OF_NUMPY = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MemoryError)
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
@@ -59,7 +60,14 @@ def described_as_it_is() -> Iterator[None]:
     """What a description that does not fit its own graph makes of numpy, as a ModelError."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError, MemoryError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        MemoryError,
+    ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _damaged(f"it does not fit the graph ({first})") from error
 

@@ -15,6 +15,8 @@ import onnx.parser
 import pytest
 
 import na_convert
+from na_convert.data import Samples
+from na_convert.early_exit import run_until_decided
 from na_convert.errors import ModelError, NaConvertError
 from na_convert.simulator import Simulator
 
@@ -70,10 +72,21 @@ def run(model: onnx.ModelProto) -> None:
     Simulator(model, record=["*"], threads=1).run(DATA)
 
 
+def step(model: onnx.ModelProto) -> None:
+    """`Simulator.step` on the model, by the step form that it makes of it."""
+    Simulator(model, record=["*"], threads=1).step(DATA)
+
+
+def decide(model: onnx.ModelProto) -> None:
+    """`simulate --early-exit` on the model."""
+    run_until_decided(Simulator(model, threads=1), Samples(DATA, None, ""), 1.0, 1, threads=1)
+
+
 def survives(model: onnx.ModelProto) -> None:
-    """`simulate` runs the model, or refuses it as it should: any other error is a defect."""
-    with suppress(NaConvertError):
-        run(model)
+    """All of them run the model, or refuse it as they should: any other error is a defect."""
+    for use in (run, step, decide):
+        with suppress(NaConvertError):
+            use(model)
 
 
 WRONG = ["", "[]", "{}", "null", "5", "[1]", "[{}]", '[{"a": 1}]', "[" * 50_000, "-3", "9" * 5000]
@@ -163,6 +176,24 @@ def test_each_value_of_a_description(
                 inner = inner[step]
             inner[path[-1]] = value
             survives(changed(files[form], key, json.dumps(entries)))
+
+
+@pytest.mark.parametrize("use", [run, step, decide])
+@pytest.mark.parametrize("form", ["int8", "int8-loop"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("zero_point", 100_000), ("zero_point", -1), ("resolution", 0)]
+)
+def test_numbers_that_no_uint8_holds(
+    files: dict[str, onnx.ModelProto],
+    form: str,
+    key: str,
+    value: int,
+    use: Callable[[onnx.ModelProto], None],
+) -> None:
+    found = metadata(files[form], "na_convert.integer")
+    next(op for op in found["operations"] if op.get("products"))[key] = value
+    with pytest.raises(ModelError, match=r"na_convert\.integer is not as it was written"):
+        use(changed(files[form], "na_convert.integer", json.dumps(found)))
 
 
 def test_grids_of_any_shape(ann: Path, files: dict[str, onnx.ModelProto]) -> None:
