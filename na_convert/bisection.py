@@ -12,9 +12,6 @@ same at every step, for as many steps as the layer has levels. Where only the sp
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +35,7 @@ from .running import file_engine, form_name
 from .runtime import session, values_of
 from .snn import TIMESTEPS
 from .teacher_forcing import runner
+from .whole_files import atomic_folder
 
 Array: TypeAlias = NDArray[Any]
 
@@ -208,18 +206,8 @@ def _compare(layer: Layer, expected: Array, mean: Array) -> tuple[int, int, floa
 
 
 def _write(folder: Path, ann: _Part, snn: _Part, sample: int) -> None:
-    target = folder.absolute()
-    made = None
-    try:
-        made = Path(tempfile.mkdtemp(prefix=".na-convert-", dir=target.parent))
+    with atomic_folder(folder) as made:
         for name, part in (("ann", ann), ("snn", snn)):
             onnx.save(part.model, made / f"{name}.onnx")
             arrays: dict[str, Any] = part.of_sample(sample)
             np.savez(made / f"{name}.npz", **arrays)
-        made.chmod(0o755)
-        os.replace(made, target)
-    except OSError as error:
-        raise UsageError(f"--bisect {folder}: cannot write ({error.strerror})") from error
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)

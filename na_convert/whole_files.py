@@ -1,9 +1,9 @@
 """Files that appear whole or not at all, whatever happens to the process that writes them.
 
 `atomic_file` writes into a folder of its own beside the file, ``.na-convert-*``, and moves what is
-finished into place. Where a process was killed, its folder stays; the next run that writes beside
-it removes it: a folder is in use as long as the process that made it holds a lock on it, and the
-lock goes with the process.
+finished into place; `atomic_folder` does so with a whole folder. Where a process was killed, its
+folder stays; the next run that writes beside it removes it: a folder is in use as long as the
+process that made it holds a lock on it, and the lock goes with the process.
 """
 
 from __future__ import annotations
@@ -49,6 +49,27 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield part
             _to_disk(part)
             os.replace(part, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write ({error.strerror or error})") from error
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends without error.
+
+    ``path`` is none yet, or an empty folder. Raises UsageError where it cannot be written, holds
+    something, or the disk is full.
+    """
+    parent = path.absolute().parent
+    try:
+        _remove_abandoned(parent)
+        with _folder_in_use(parent) as folder:
+            whole = folder / path.name
+            whole.mkdir()
+            yield whole
+            for part in whole.iterdir():
+                _to_disk(part)
+            os.replace(whole, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot write ({error.strerror or error})") from error
 

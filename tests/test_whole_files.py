@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import na_convert
-from na_convert import whole_files
+from na_convert import bisection, whole_files
 from na_convert.errors import UsageError
-from na_convert.whole_files import PREFIX, atomic_file, write_atomically
+from na_convert.whole_files import PREFIX, atomic_file, atomic_folder, write_atomically
 
 from . import build
 
@@ -200,3 +201,53 @@ def test_the_block_gets_a_file_of_the_right_name(tmp_path: Path) -> None:
         assert part.name == "out.npz"
         part.write_bytes(b"whole")
     assert (tmp_path / "out.npz").read_bytes() == b"whole"
+
+
+def test_a_folder_appears_whole_and_what_is_written_beside_it_leaves_it_alone(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "parts"
+    with atomic_folder(target) as made:
+        (made / "one").write_bytes(b"1")
+        write_atomically(tmp_path / "other.onnx", b"whole")
+        assert not target.exists()
+        (made / "two").write_bytes(b"2")
+    assert {p.name: p.read_bytes() for p in target.iterdir()} == {"one": b"1", "two": b"2"}
+    (tmp_path / "plain").mkdir()
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "plain").rmdir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.onnx", "parts"]
+
+
+def write_folder(path: Path, error: Exception | None = None) -> None:
+    with atomic_folder(path) as made:
+        (made / "one").write_bytes(b"1")
+        if error is not None:
+            raise error
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    with pytest.raises(UsageError, match="full: cannot write"):
+        write_folder(tmp_path / "full")
+    with pytest.raises(ZeroDivisionError):
+        write_folder(tmp_path / "new", ZeroDivisionError())
+    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+def test_a_bisection_in_progress_survives_what_is_written_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = onnx.save
+
+    def meanwhile(model: onnx.ModelProto, path: Path) -> None:
+        save(model, path)
+        write_atomically(tmp_path / "other.onnx", b"whole")
+
+    monkeypatch.setattr(bisection.onnx, "save", meanwhile)
+    part = bisection._Part(build.low_bit_ann(), {"x": build.images(1)}, frozenset(), 1)
+    bisection._write(tmp_path / "parts", part, part, 0)
+    found = sorted(p.name for p in (tmp_path / "parts").iterdir())
+    assert found == ["ann.npz", "ann.onnx", "snn.npz", "snn.onnx"]
