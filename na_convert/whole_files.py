@@ -8,6 +8,7 @@ process that made it holds a lock on it, and the lock goes with the process.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -16,11 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UsageError
-
-try:
-    import fcntl
-except ImportError:  # no locks on this system: folders of killed runs stay
-    fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".na-convert-"
 
@@ -92,16 +88,17 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
             lock = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:
             continue  # another run took it for abandoned, between the two lines
-        if not _take(lock) or not folder.exists():
+        if _take(lock) is False or not folder.exists():
             os.close(lock)
             continue
         return folder, lock
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove folders of runs that were killed; those of runs in progress are locked."""
-    if fcntl is None:
-        return
+    """Remove folders of runs that were killed; those of runs in progress are locked.
+
+    Where the file system has no locks, all of them stay.
+    """
     for folder in parent.glob(f"{PREFIX}*"):
         if not folder.is_dir() or folder.is_symlink():
             continue
@@ -110,21 +107,21 @@ def _remove_abandoned(parent: Path) -> None:
         except OSError:
             continue  # gone by now, or somebody else's
         try:
-            if _take(lock):
+            if _take(lock) is True:
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(lock)
 
 
-def _take(lock: int) -> bool:
-    """Whether this process now holds the lock; a file system without locks counts as a yes only
-    for a folder of our own, see `_remove_abandoned`."""
-    if fcntl is None:
-        return True
+def _take(lock: int) -> bool | None:
+    """Whether this process now holds the lock, or another does; None where the file system has no
+    locks, so that nobody can tell."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 

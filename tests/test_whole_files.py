@@ -251,3 +251,19 @@ def test_a_bisection_in_progress_survives_what_is_written_beside_it(
     bisection._write(tmp_path / "parts", part, part, 0)
     found = sorted(p.name for p in (tmp_path / "parts").iterdir())
     assert found == ["ann.npz", "ann.onnx", "snn.npz", "snn.onnx"]
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_written_to_and_nothing_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def refused(handle: int, how: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(whole_files.fcntl, "flock", refused)
+    (tmp_path / f"{PREFIX}perhaps-in-use").mkdir()
+    write_atomically(tmp_path / "out", b"new")
+    write_folder(tmp_path / "parts")
+    assert (tmp_path / "out").read_bytes() == b"new"
+    found = sorted(p.name for p in tmp_path.iterdir())
+    assert found == [f"{PREFIX}perhaps-in-use", "out", "parts"]
