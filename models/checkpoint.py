@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from na_convert.errors import DataError
+from na_convert.errors import DataError, first_line
 from na_convert.whole_files import write_atomically
 
 from . import processes
@@ -179,8 +179,7 @@ def read(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         known = state["format"] == FORMAT
     except Exception as error:  # torch raises many kinds for damaged files
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise DataError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise DataError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
     if not known:
         raise DataError(f"{path}: a checkpoint of another version of na-train")
     return state

@@ -85,3 +85,8 @@ class Interrupted(NaConvertError):
     """The user stopped a run (Ctrl-C), or SIGTERM did."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what ``error`` says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

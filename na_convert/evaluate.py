@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from . import kernels, qonnx
-from .errors import ModelError
+from .errors import ModelError, first_line
 from .graph import STANDARD_DOMAINS, is_ours, label
 from .snn import STATEFUL_OPS
 
@@ -139,9 +139,9 @@ def _run(
         inputs = [None if t.is_empty() else _value(t, known, dtype) for t in node.inputs]
         return (kernel(node, inputs, dtype),)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"node {label(node)!r} ({node.op}) cannot be evaluated ({reason})", node=label(node)
+            f"node {label(node)!r} ({node.op}) cannot be evaluated ({first_line(error)})",
+            node=label(node),
         ) from error
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import version_converter
 
 from . import narrow_types, qonnx, runtime
-from .errors import ModelError, NotConvertible
+from .errors import ModelError, NotConvertible, first_line
 
 OPSET = 17
 _STANDARD = ("", "ai.onnx")
@@ -78,7 +78,7 @@ def _lift(model: onnx.ModelProto, opset: int) -> str:
         lifted = version_converter.convert_version(light, OPSET)
     except Exception as error:
         raise _refusal(
-            f"opset {opset} cannot be lifted to {OPSET} ({_first_line(error)})"
+            f"opset {opset} cannot be lifted to {OPSET} ({first_line(error)})"
         ) from error
     compared = _compared(light, lifted, heavy, opset)
     _take_over(model, lifted, {weight.name for weight in heavy})
@@ -87,10 +87,6 @@ def _lift(model: onnx.ModelProto, opset: int) -> str:
 
 def _refusal(message: str) -> NotConvertible:
     return NotConvertible(message, remedy=f"export the model with opset {OPSET} or newer")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _without_heavy_weights(
@@ -155,11 +151,11 @@ def _compared(
         feeds = _random_feeds(light, heavy)
         expected = runtime.run(light, feeds)
     except Exception as error:
-        return f"not compared with the original ({_first_line(error)})"
+        return f"not compared with the original ({first_line(error)})"
     try:
         found = runtime.run(lifted, feeds, list(expected))
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise _refusal(
             f"lifted from opset {opset} to {OPSET}, the model no longer runs ({reason})"
         ) from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import model_guard, neurons
 from .cut import reads
-from .errors import ModelError, NotConvertible
+from .errors import ModelError, NotConvertible, first_line
 from .graph import Parts
 from .large_batch import free_large_batch
 from .whole_files import atomic_file
@@ -61,7 +61,7 @@ def load(path: Path) -> Loaded:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{path}: not a readable ONNX model ({_first_line(error)})") from error
+        raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from error
     _refuse_bfloat16(path, model)
     if not model.graph.node:
         raise ModelError(f"{path}: the model has no nodes")
@@ -88,7 +88,7 @@ def _without_foreign_functions(path: Path, model: onnx.ModelProto) -> onnx.Model
         return onnx.inliner.inline_selected_functions(model, foreign)
     except Exception as error:
         raise ModelError(
-            f"{path}: its local functions cannot be inlined ({_first_line(error)})"
+            f"{path}: its local functions cannot be inlined ({first_line(error)})"
         ) from error
 
 
@@ -221,7 +221,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

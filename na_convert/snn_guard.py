@@ -21,7 +21,7 @@ from math import isfinite, prod
 import numpy as np
 import onnx
 
-from .errors import ModelError, NaConvertError, PassFailed
+from .errors import ModelError, NaConvertError, PassFailed, first_line
 from .exactness import exactness_of
 from .protos import subgraph_nodes, with_subgraphs
 from .results import Neuron
@@ -50,8 +50,7 @@ def reading(read: Callable[[onnx.ModelProto], Snn], model: onnx.ModelProto, loop
     except NaConvertError:
         raise
     except Exception as error:  # JSON, base64 or a graph of any other shape than what was written
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise _damaged(f"{type(error).__name__}: {first}") from error
+        raise _damaged(f"{type(error).__name__}: {first_line(error)}") from error
     return network
 
 
@@ -68,8 +67,7 @@ def described_as_it_is() -> Iterator[None]:
         ValueError,
         MemoryError,
     ) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _damaged(f"it does not fit the graph ({first})") from error
+        raise _damaged(f"it does not fit the graph ({first_line(error)})") from error
 
 
 def refuse_control_flow(model: onnx.ModelProto, loops: int) -> None:
