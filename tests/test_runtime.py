@@ -1,0 +1,75 @@
+"""What onnxruntime refuses, and whose fault it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import na_convert
+from na_convert import pipeline, runtime
+from na_convert.errors import ModelError
+
+from . import build
+
+
+def with_qonnx() -> onnx.ModelProto:
+    """A valid model whose weights are quantised by an operator that onnxruntime lacks."""
+    body = "q = Identity (w1)\nc = Conv (x, q)\ny = Flatten (c)"
+    model = build.model(body, {"w1": (4, 3, 3, 3), "s": 0.25, "z": 0.0, "b": 4.0})
+    quantiser = onnx.helper.make_node(
+        "Quant", ["w1", "s", "z", "b"], ["q"], "q", domain="qonnx.custom_op.general",
+        signed=1, narrow=1, rounding_mode="ROUND",
+    )  # fmt: skip
+    model.graph.node[0].CopyFrom(quantiser)
+    model.opset_import.append(onnx.helper.make_opsetid(quantiser.domain, 1))
+    return model
+
+
+def without_a_kernel() -> onnx.ModelProto:
+    """A valid model: onnxruntime shifts bits of 8, 32 and 64 bits alone."""
+    body = 'h = Cast <to: int = 4> (x)\nk = BitShift <direction: string = "LEFT"> (h, h)\n'
+    return build.model(f"{body}f = Cast <to: int = 1> (k)\ny = Flatten (f)")
+
+
+@pytest.mark.parametrize("make", [build.low_bit_ann, with_qonnx, without_a_kernel])
+def test_defects_of_our_own_are_not_the_models_fault(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(make().SerializeToString())
+    with pytest.raises(RuntimeError, match="ours"), runtime.or_its_refusal(path):
+        raise RuntimeError("ours")
+
+
+def test_a_defect_inside_the_pipeline_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(model: onnx.ModelProto) -> None:
+        raise RuntimeError("ours")
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(with_qonnx().SerializeToString())
+    monkeypatch.setattr(pipeline, "import_graph", defect)
+    with pytest.raises(RuntimeError, match="ours"):
+        na_convert.inspect(path)
+
+
+def test_a_model_that_onnxruntime_does_not_take_is_at_fault(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = build.model("c = Conv (x, w1)\ny = Flatten (c)", {"w1": np.zeros((4, 3, 3, 3))})
+    path.write_bytes(model.SerializeToString())  # weights in float64 for samples in float32
+    with (
+        pytest.raises(ModelError, match=r"m\.onnx: not a valid model, says onnxruntime \(.*Type"),
+        runtime.or_its_refusal(path),
+    ):
+        raise RuntimeError("whose?")
+
+
+def test_a_refusal_without_a_message_names_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(runtime.onnxruntime, "InferenceSession", refused)
+    with pytest.raises(ModelError, match=r"does not run this graph \(MemoryError\)"):
+        runtime.session(build.low_bit_ann())
