@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from .errors import UsageError
+from .errors import Interrupted, UsageError
 
 
 class DefaultCommandGroup(TyperGroup):
@@ -23,6 +23,13 @@ class DefaultCommandGroup(TyperGroup):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         meant = with_command(args, list(self.commands), self._takes_value(), self.program)
         return super().parse_args(ctx, meant)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; Ctrl-C as our own error, since typer would exit without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as found:
+            raise Interrupted("stopped") from found
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """The help of the default, since that is what the bare command does, then the others."""

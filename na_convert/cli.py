@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 from . import __version__
 from .arguments import (
@@ -36,7 +36,7 @@ from .choices import (
     TIES,
     WEIGHTS,
 )
-from .errors import Interrupted, NaConvertError, UsageError
+from .errors import NaConvertError, UsageError
 from .export_command import export_command
 from .options import (
     Crop,
@@ -294,8 +294,6 @@ def _run(arguments: list[str]) -> int:
         raise
     except NaConvertError as found:
         error, code = found, found.exit_code
-    except (KeyboardInterrupt, Abort):
-        error, code = Interrupted("stopped"), Interrupted.exit_code
     except TyperException as found:
         message = found.format_message().rstrip(".")
         error, code = UsageError(message, remedy="see na-convert --help"), 2
