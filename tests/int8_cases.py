@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from na_convert.passes import to_spiking
+import onnx
+from na_convert.passes import quantise_weights, to_spiking
 
+from na_convert.forms import INT8_FORMS
 from na_convert.shapes import of_one_sample
-from na_convert.snn import Snn
+from na_convert.snn import Snn, metadata
 
 from . import build
 
@@ -262,3 +264,18 @@ for _name in ("offset without padding", "offset behind padding"):
 def case(name: str, timesteps: int = 4) -> Snn:
     body, weights = CASES[name]
     return network(body, weights, timesteps)
+
+
+def file(name: str, form: str, timesteps: int = 4) -> onnx.ModelProto:
+    """The int8 file of a case."""
+    snn = case(name, timesteps)
+    parts = INT8_FORMS[form].parts(quantise_weights.run(snn, timesteps).network)
+    onnx.checker.check_model(parts.typed(), full_check=True)
+    return with_metadata(parts.whole(), snn, f"int8-{form}")
+
+
+def with_metadata(model: onnx.ModelProto, snn: Snn, form: str) -> onnx.ModelProto:
+    """``model`` with the metadata that the pipeline adds."""
+    own = {p.key: p.value for p in model.metadata_props}
+    onnx.helper.set_model_props(model, {**metadata(snn, form, "test", ""), **own})
+    return model

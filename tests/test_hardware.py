@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from na_convert.passes import quantise_weights
 import na_convert
 from na_convert import cli
 from na_convert.errors import CheckFailed, NotConvertible
-from na_convert.evaluate import evaluate
 from na_convert.forms.int8_file import restore
 from na_convert.forms.int8_unrolled import int8_parts
 from na_convert.hardware import export, npz
@@ -30,9 +30,10 @@ from na_convert.hardware.program import Layer, Move, Program
 from na_convert.integer import IntegerNetwork
 from na_convert.integer import run as run_network
 from na_convert.integer_running import counts_in_onnxruntime
+from na_convert.integer_stepping import Int8Stepper
 
 from . import build
-from .int8_cases import CASES, case
+from .int8_cases import CASES, case, file
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "examples/c/reference.c"
@@ -67,10 +68,9 @@ def flat(counts: dict[str, np.ndarray], program: Program) -> np.ndarray:
 # --- the same counts ------------------------------------------------------------------------------
 
 
-@needs_cc
 @pytest.mark.parametrize("name", CASES)
-def test_c_numpy_and_onnxruntime_count_the_same(name: str, tmp_path: Path) -> None:
-    """The C reference, the program in numpy, the integer network in numpy, and its ONNX file."""
+def test_numpy_and_onnxruntime_count_the_same(name: str) -> None:
+    """The program in numpy, the integer network in numpy, and its ONNX file."""
     network = quantise_weights.run(case(name), T).network
     program = lower(network)
     found, analog = counts_in_onnxruntime(int8_parts(network).whole(), network, FEEDS)
@@ -82,13 +82,23 @@ def test_c_numpy_and_onnxruntime_count_the_same(name: str, tmp_path: Path) -> No
         np.testing.assert_array_equal(found[layer], counts)
         np.testing.assert_array_equal(of_program[layer], counts)
         assert counts.max() > 0
-    neurons = sum(layer.size for layer in program.layers)
-    made = in_c(tmp_path, header(program, name), currents, T, neurons)
-    np.testing.assert_array_equal(made, flat(expected, program))
+
+
+@needs_cc
+@pytest.mark.parametrize("name", CASES)
+def test_c_counts_the_same(name: str, tmp_path: Path) -> None:
+    """The C reference, as the program in numpy."""
+    network = quantise_weights.run(case(name), T).network
+    program = lower(network)
+    currents = export.currents_of(network, program, FEEDS)
+    expected = flat(run(program, currents, T), program)
+    assert expected.max() > 0
+    made = in_c(tmp_path, header(program, name), currents, T, expected.shape[-1])
+    np.testing.assert_array_equal(made, expected)
 
 
 def test_every_kind_of_layer_is_among_the_cases() -> None:
-    """So that the test above says something of each part of the layout."""
+    """So that the tests above say something of each part of the layout."""
     programs = [lower(quantise_weights.run(case(name), T).network) for name in CASES]
     layers = [layer for program in programs for layer in program.layers]
     moves = [op for program in programs for op in program.operations if isinstance(op, Move)]
@@ -101,9 +111,25 @@ def test_every_kind_of_layer_is_among_the_cases() -> None:
     assert {"Concat", "Slice", "Pad", "Reshape", "MaxPool", "SumPool"} <= {m.op for m in moves}
 
 
-@needs_cc
-def test_several_convolutions_and_shortcuts_in_a_wide_layer(tmp_path: Path) -> None:
+def test_several_convolutions_and_shortcuts_in_a_wide_layer() -> None:
     """What the passes join where they can, and the layout holds all the same."""
+    network, program, currents = wide_layer()
+    expected = run_network(network, FEEDS, T).counts
+    found = run(program, currents, T)
+    for layer, counts in expected.items():
+        np.testing.assert_array_equal(found[layer], counts)
+
+
+@needs_cc
+def test_a_wide_layer_in_c(tmp_path: Path) -> None:
+    _, program, currents = wide_layer()
+    expected = flat(run(program, currents, T), program)
+    made = in_c(tmp_path, header(program, "wide"), currents, T, expected.shape[-1])
+    np.testing.assert_array_equal(made, expected)
+
+
+def wide_layer() -> tuple[IntegerNetwork, Program, np.ndarray]:
+    """A layer of two convolutions and two shortcuts, its program, and the currents of `FEEDS`."""
     network = quantise_weights.run(case("identity shortcut"), T).network
     *before, last = network.layers
     shortcut = replace(last.shortcuts[0], weight=np.asarray(37))
@@ -111,35 +137,73 @@ def test_several_convolutions_and_shortcuts_in_a_wide_layer(tmp_path: Path) -> N
                    resolution=1, zero_point=0)  # fmt: skip
     network = IntegerNetwork(network.snn, (*before, wide), network.means, T)
     program = lower(network)
-    values = evaluate(network.snn.graph, FEEDS, network.analogs, dtype=np.float32)
-    currents = export.from_tensors(program, values)
-    expected = flat(run_network(network, FEEDS, T, values).counts, program)
-    np.testing.assert_array_equal(flat(run(program, currents, T), program), expected)
-    made = in_c(tmp_path, header(program, "wide"), currents, T, expected.shape[-1])
-    np.testing.assert_array_equal(made, expected)
+    return network, program, export.currents_of(network, program, FEEDS)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what a user makes of the example: converted, exported, currents of images."""
+    folder = tmp_path_factory.mktemp("example")
+    snn = folder / "net.snn.onnx"
+    na_convert.convert(EXAMPLE, output=snn, weights="int8", timesteps=T, check=False)
+    for suffix in (".h", ".npz"):
+        line = ["export", str(snn), "-o", f"{folder}/network{suffix}", "-q"]
+        assert cli._run(line) == 0
+    images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    np.save(folder / "images.npy", images)
+    script = ROOT / "examples/c/currents.py"
+    files = [snn, folder / "network.npz", folder / "images.npy", folder / "currents"]
+    subprocess.run([sys.executable, str(script), *map(str, files)], check=True)
+    return folder
+
+
+def test_the_example_in_numpy(example: Path) -> None:
+    """Counts of what was exported are those of the ONNX file."""
+    program = npz.read(example / "network.npz")
+    model = onnx.load(example / "net.snn.onnx")
+    feeds = {"x": np.load(example / "images.npy")}
+    wanted, _ = counts_in_onnxruntime(model, restore(model), feeds)
+    found = run(program, currents_in(example, program), T)
+    for layer, counts in wanted.items():
+        np.testing.assert_array_equal(found[layer], counts)
+        assert counts.max() > 0
 
 
 @needs_cc
-def test_the_example_in_c(tmp_path: Path) -> None:
-    """As a user does it: convert, export, compile, run; counts are those of the ONNX file."""
-    snn = tmp_path / "net.snn.onnx"
-    na_convert.convert(EXAMPLE, output=snn, weights="int8", timesteps=T, check=False)
-    for suffix in (".h", ".npz"):
-        line = ["export", str(snn), "-o", f"{tmp_path}/network{suffix}", "-q"]
-        assert cli._run(line) == 0
-    images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
-    np.save(tmp_path / "images.npy", images)
-    script = ROOT / "examples/c/currents.py"
-    files = [snn, tmp_path / "network.npz", tmp_path / "images.npy", tmp_path / "currents"]
-    subprocess.run([sys.executable, str(script), *map(str, files)], check=True)
-    model = onnx.load(snn)
-    network = restore(model)
-    program = npz.read(tmp_path / "network.npz")
-    currents = np.fromfile(tmp_path / "currents", np.int32).reshape(2, program.inputs)
-    wanted, _ = counts_in_onnxruntime(model, network, {"x": images})
-    text = (tmp_path / "network.h").read_text()
-    made = in_c(tmp_path, text, currents, T, 73_728)
-    np.testing.assert_array_equal(made, flat(wanted, program))
+def test_the_example_in_c(example: Path, tmp_path: Path) -> None:
+    """As in numpy: compiled and run."""
+    program = npz.read(example / "network.npz")
+    currents = currents_in(example, program)
+    wanted = flat(run(program, currents, T), program)
+    assert wanted.shape[-1] == 73_728
+    made = in_c(tmp_path, (example / "network.h").read_text(), currents, T, 73_728)
+    np.testing.assert_array_equal(made, wanted)
+
+
+def currents_in(folder: Path, program: Program) -> np.ndarray:
+    return np.fromfile(folder / "currents", np.int32).reshape(2, program.inputs)
+
+
+@pytest.mark.parametrize("name", ["plain", "identity shortcut", "analog skip"])
+def test_the_step_form_under_a_changing_input(name: str, tmp_path: Path) -> None:
+    """Its limits leave room for it: sums of the currents up to now in place of t times one."""
+    snn, model = tmp_path / "net.snn.onnx", file(name, "step", T)
+    onnx.save(model, snn)
+    found = na_convert.export_integers(snn, tmp_path / "net.npz")
+    assert found.compared > 0
+    program = npz.read(tmp_path / "net.npz")
+    images = np.random.default_rng(1).normal(0, 2, (T, N, 3, 8, 8)).astype(np.float32)
+    stepper = Int8Stepper(model)
+    wanted = []
+    for each in images:
+        stepper.step({"x": each})
+        wanted.append([stepper.counts(layer) for layer in stepper.network.layers])
+    currents = [export.currents_of(stepper.network, program, {"x": each}) for each in images]
+    counts = run(program, np.stack(currents), T)
+    for i, layer in enumerate(stepper.network.layers):
+        np.testing.assert_array_equal(counts[layer.name], np.stack([each[i] for each in wanted]))
+    first = np.stack([each[0] for each in wanted])
+    assert (np.diff(first.astype(int), axis=0) == 0).any()
 
 
 @needs_cc
@@ -280,6 +344,54 @@ def test_other_counts_stop_the_export(
     monkeypatch.setattr(export, "run", wrong)
     with pytest.raises(CheckFailed, match="layer 'node_mul_53': 1 of"):
         na_convert.export_integers(int8_file, tmp_path / "net.h")
+    assert not list(tmp_path.iterdir())
+
+
+def wrong_mean(program: Program) -> Program:
+    first, *rest = program.means
+    return replace(program, means=(replace(first, scale=first.scale * 2), *rest))
+
+
+def wrong_gain(program: Program) -> Program:
+    first, *rest = program.currents
+    return replace(program, currents=(replace(first, gain=first.gain * 2), *rest))
+
+
+def wrong_limit(program: Program) -> Program:
+    first, *rest = program.currents
+    return replace(program, currents=(replace(first, high=first.high + 1), *rest))
+
+
+def wrong_bias(program: Program) -> Program:
+    first, *rest = program.operations
+    assert isinstance(first, Layer)
+    return replace(program, operations=(replace(first, bias=first.bias + 1), *rest))
+
+
+@pytest.mark.parametrize("wrong", [wrong_mean, wrong_gain, wrong_limit, wrong_bias])
+def test_an_npz_that_reads_back_as_another_network(
+    int8_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Callable[[Program], Program],
+) -> None:
+    write = npz.write
+    monkeypatch.setattr(npz, "write", lambda program, *rest: write(wrong(program), *rest))
+    with pytest.raises(CheckFailed, match=r"net\.npz: reads back as another network"):
+        na_convert.export_integers(int8_file, tmp_path / "net.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_npz_with_another_test_vector(
+    int8_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(program: Program, source: str, path: Path, tests: dict[str, np.ndarray]) -> None:
+        write(program, source, path, {**tests, "test/currents": tests["test/currents"] + 1})
+
+    write = npz.write
+    monkeypatch.setattr(npz, "write", wrong)
+    with pytest.raises(CheckFailed, match=r"net\.npz: reads back as another network"):
+        na_convert.export_integers(int8_file, tmp_path / "net.npz")
     assert not list(tmp_path.iterdir())
 
 

@@ -23,10 +23,9 @@ from na_convert.integer_view import view, worth
 from na_convert.running import file_runner
 from na_convert.runtime import session
 from na_convert.simulation import simulate
-from na_convert.snn import Snn
 
 from . import build
-from .int8_cases import CASES, case
+from .int8_cases import CASES, case, with_metadata
 from .int8_cases import network as network_of
 
 T = 4
@@ -94,7 +93,7 @@ def test_a_loop_counts_the_same(name: str) -> None:
         given = {} if steps is None else {"timesteps": np.array(steps)}
         (logits,) = runner.run(["y"], {**FEEDS, **given})
         np.testing.assert_allclose(logits, expected.outputs[made]["y"], atol=1e-5)
-    described = _described(model, case(name), "int8-loop")
+    described = with_metadata(model, case(name), "int8-loop")
     names = [layer.name for layer in network.layers]
     spikes = file_runner(described, names)(FEEDS, T).spikes
     for layer in names:
@@ -159,7 +158,7 @@ def test_the_view_is_close_to_the_float_network(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_says_what_it_holds(name: str) -> None:
     network = quantise_weights.run(case(name), T).network
-    again = restore(_described(whole(network), case(name)))
+    again = restore(with_metadata(whole(network), case(name), "int8-unrolled"))
     assert again.operations[-1].output == network.operations[-1].output
     before, after = run(network, FEEDS, T), run(again, FEEDS, T)
     for layer, counts in before.counts.items():
@@ -178,7 +177,7 @@ def test_steps_that_nothing_reads_are_in_the_file(pooled: str) -> None:
     body += "m = GlobalAveragePool (last)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, wy)"
     snn = network_of(body, {"w1": (4, 3, 3, 3), "wy": (5, 4)})
     network = quantise_weights.run(snn, T).network
-    model = _described(whole(network), snn)
+    model = with_metadata(whole(network), snn, "int8-unrolled")
     found, analog = counts_in_onnxruntime(model, network, FEEDS)
     expected = run(restore(model), FEEDS, T, analog)
     for layer, counts in expected.counts.items():
@@ -186,15 +185,6 @@ def test_steps_that_nothing_reads_are_in_the_file(pooled: str) -> None:
     outputs = int8_unrolled_runner(model)(FEEDS, T).outputs
     for t in range(1, T + 1):
         np.testing.assert_allclose(outputs[t]["y"], expected.outputs[t]["y"], atol=1e-5)
-
-
-def _described(model: onnx.ModelProto, snn: Snn, form: str = "int8-unrolled") -> onnx.ModelProto:
-    """With the metadata that the pipeline adds."""
-    from na_convert.snn import metadata
-
-    props = {p.key: p.value for p in model.metadata_props}
-    onnx.helper.set_model_props(model, {**metadata(snn, form, "test", ""), **props})
-    return model
 
 
 # --- layers that only some cases need -------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from na_convert.passes import quantise_weights
 from onnx.reference import ReferenceEvaluator
@@ -21,10 +20,9 @@ from na_convert.integer_view import view
 from na_convert.runtime import session
 from na_convert.simulation import NumpyState, membranes
 from na_convert.simulator import Simulator
-from na_convert.snn import metadata
 
 from . import build
-from .int8_cases import CASES, case
+from .int8_cases import CASES, case, file
 
 T = 4
 FEEDS = {"x": build.images(2)}
@@ -35,15 +33,6 @@ def quantised(name: str, timesteps: int = T) -> IntegerNetwork:
     return quantise_weights.run(case(name), timesteps).network
 
 
-def file(name: str, form: str = "step") -> onnx.ModelProto:
-    parts = INT8_FORMS[form].parts(quantised(name))
-    onnx.checker.check_model(parts.typed(), full_check=True)
-    model = parts.whole()
-    own = {p.key: p.value for p in model.metadata_props}
-    onnx.helper.set_model_props(model, {**metadata(case(name), f"int8-{form}", "test", ""), **own})
-    return model
-
-
 def frames(count: int) -> list[dict[str, np.ndarray]]:
     """Frames so unlike that currents leave 0 .. threshold on either side."""
     rng = np.random.default_rng(5)
@@ -52,7 +41,7 @@ def frames(count: int) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_step_by_step_counts_the_same(name: str) -> None:
-    network, model = quantised(name), file(name)
+    network, model = quantised(name), file(name, "step")
     again = restore(model)
     for optimise in (True, False):
         found, analog = counts_in_onnxruntime(model, again, FEEDS, optimise=optimise)
@@ -68,7 +57,7 @@ def test_step_by_step_counts_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", SOME)
 def test_the_file_alone_with_its_state(name: str) -> None:
     """What a user writes: outputs called NAME_next go in as NAME; in the reference as well."""
-    model, expected = file(name), run(quantised(name), FEEDS, T)
+    model, expected = file(name, "step"), run(quantised(name), FEEDS, T)
     in_onnxruntime, in_reference = session(model), ReferenceEvaluator(model)
     names = [o.name for o in model.graph.output]
     states: list[dict[str, np.ndarray]] = [{}, {}]
@@ -88,7 +77,7 @@ def test_the_file_alone_with_its_state(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain", "analog skip", "max pool before neurons"])
 def test_an_input_that_changes(name: str) -> None:
     """The definition on sums of currents, and neurons with a membrane, count the same."""
-    model = file(name)
+    model = file(name, "step")
     network = restore(model)
     stepper, membrane = Int8Stepper(model), NumpyState(view(network), stepper_names(network))
     before = {e.output: np.zeros((2, *e.shape), np.uint8) for e in network.layers}
@@ -117,12 +106,7 @@ def stepper_names(network: IntegerNetwork) -> list[str]:
 
 @pytest.mark.parametrize("timesteps", [1, 129, 255])
 def test_bounds_hold_with_the_room_for_changing_input(timesteps: int) -> None:
-    parts = int8_step_parts(quantised("analog skip", timesteps))
-    model = parts.whole()
-    own = {p.key: p.value for p in model.metadata_props}
-    props = {**metadata(case("analog skip", timesteps), "int8-step", "test", ""), **own}
-    onnx.helper.set_model_props(model, props)
-    network = restore(model)
+    network = restore(file("analog skip", "step", timesteps))
     most = largest_counts(network)
     for layer in network.layers:
         assert all(b.holds for b in bounds(layer, most, timesteps))

@@ -18,9 +18,12 @@ def run(program: Program, currents: Array, timesteps: int) -> dict[str, NDArray[
     """Spike counts [T, N, ...] of every layer by name, up to and with each step.
 
     Args:
-        currents: int32 [N, `Program.inputs`], the analog currents, the same at every step.
+        currents: int32 [N, `Program.inputs`], the analog currents, the same at every step; or
+            [T, N, `Program.inputs`], those of each step.
     """
-    samples = len(currents)
+    samples = currents.shape[-2]
+    each = np.broadcast_to(currents, (timesteps, samples, program.inputs))
+    sums = np.cumsum(each, axis=0, dtype=np.int64)
     memory = np.zeros((samples, program.memory), np.int64)
     found: dict[str, list[Array]] = {layer.name: [] for layer in program.layers}
     for t in range(1, timesteps + 1):
@@ -29,20 +32,23 @@ def run(program: Program, currents: Array, timesteps: int) -> dict[str, NDArray[
                 memory[:, op.output : op.output + len(op.table)] = _moved(op, memory)
                 continue
             counts = memory[:, op.output : op.output + op.size]
-            total, reached = _reached(op, memory, currents.astype(np.int64), t)
+            total, reached = _reached(op, memory, sums[t - 1], t)
             counts += 2 * total >= reached * (2 * counts + 1)
             found[op.name].append(counts.astype(np.uint8).reshape(samples, *op.shape))
     return {name: np.stack(counts) for name, counts in found.items()}
 
 
 def _reached(layer: Layer, memory: Array, currents: Array, t: int) -> tuple[Array, Array]:
-    """M of each neuron [N, neurons], and ``resolution * threshold`` [neurons]."""
+    """M of each neuron [N, neurons], and ``resolution * threshold`` [neurons].
+
+    ``currents``: their sum up to step ``t``, [N, `Program.inputs`].
+    """
     size = prod(layer.summed)
     total = np.zeros((len(memory), size), np.int64) + t * _spread(layer.bias, size)
     for product in layer.products:
         total += _multiplied(product, memory)
     for offset in layer.currents:
-        total += t * currents[:, offset : offset + size]
+        total += currents[:, offset : offset + size]
     if layer.window is not None:
         lowest = np.iinfo(np.int64).min
         entries = total[:, layer.window]

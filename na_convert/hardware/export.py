@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import integer, model_io, whole_files
+from .. import forms, integer, model_io, whole_files
 from ..behaviour import rows
 from ..choices import HARDWARE_FILES
 from ..data import Preprocessing
@@ -20,6 +20,7 @@ from ..forms.int8_file import KEY, restore
 from ..integer import IntegerNetwork
 from ..integer_check import affordable
 from ..reading import Data, samples_for
+from ..snn_guard import described_as_it_is
 from . import npz
 from .execution import run
 from .header import header
@@ -85,18 +86,21 @@ def export_integers(
             f"{path}: {to.suffix} holds whole numbers, and this SNN has none",
             remedy="make it with na-convert MODEL --weights int8",
         )
+    forms.read(loaded.model)
     samples = samples_for(loaded, data, preprocessing)
-    network = restore(loaded.model)
-    program = lower(network)
-    few = rows(samples.feeds, 0, min(SAMPLES, affordable(network)))
-    currents = currents_of(network, program, few)
-    found = run(program, currents, network.timesteps)
-    compared = _compare(network, few, found)
+    with described_as_it_is():
+        network = restore(loaded.model)
+        program = lower(network)
+        few = rows(samples.feeds, 0, min(SAMPLES, affordable(network)))
+        currents = currents_of(network, program, few)
+        found = run(program, currents, network.timesteps)
+        compared = _compare(network, few, found)
     with whole_files.atomic_file(to) as part:
         if to.suffix == ".npz":
-            tests = {f"test/counts/{name}": counts for name, counts in _numbered(program, found)}
-            npz.write(program, path.name, part, {"test/currents": currents, **tests})
-            _require_same(program, npz.read(part), to)
+            counts = {f"test/counts/{name}": each for name, each in _numbered(program, found)}
+            tests = {"test/currents": currents, **counts}
+            npz.write(program, path.name, part, tests)
+            _require_same(program, tests, part, to)
         else:
             part.write_text(header(program, path.name), encoding="ascii")
         content = part.read_bytes()
@@ -154,7 +158,23 @@ def _compare(network: IntegerNetwork, feeds: dict[str, Array], found: dict[str, 
     return sum(counts.size for counts in wanted.values())
 
 
-def _require_same(program: Program, read: Program, to: Path) -> None:
-    """What was written says what was meant: as C headers, which show every number."""
-    if header(program, "") != header(read, ""):
+def _require_same(program: Program, tests: dict[str, Array], part: Path, to: Path) -> None:
+    """What was written to ``part`` says what was meant, in every number."""
+    with np.load(part, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files if name.startswith("test/")}
+    if not (_same(program, npz.read(part)) and _same(tests, found)):
         raise CheckFailed(f"{to}: reads back as another network")
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if is_dataclass(one):
+        return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return bool(one == other)
