@@ -219,6 +219,7 @@ def test_thresholds_that_are_none(files: dict[str, onnx.ModelProto], value: floa
         run(model)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("form", FORMS)
 def test_nodes_replaced_and_weights_changed(files: dict[str, onnx.ModelProto], form: str) -> None:
     for index in range(min(6, len(files[form].graph.node))):
@@ -235,6 +236,71 @@ def test_nodes_replaced_and_weights_changed(files: dict[str, onnx.ModelProto], f
             replaced = onnx.numpy_helper.from_array(np.asarray(other, values.dtype), weight.name)
             model.graph.initializer[index].CopyFrom(replaced)
             survives(model)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("use", [run, step, decide])
+@pytest.mark.parametrize("form", ["int8", "int8-loop"])
+@pytest.mark.parametrize(
+    ("weight", "value", "match"),
+    [
+        ("Mul_9_scale", 0.0, "'Mul_9_scale' holds a number that is not above 0"),
+        ("Mul_9_scale", -0.25, "'Mul_9_scale' holds a number that is not above 0"),
+        ("Mul_9_scale", float("nan"), "'Mul_9_scale' holds a number that is not finite"),
+        ("Mul_9_scale", 1e-40, "'Mul_9_scale' holds a threshold that is no odd number up to 8191"),
+        ("Mul_9_scale", 0.5, "'Mul_9_scale' holds a threshold that is no odd number up to 8191"),
+        ("Mul_4_units_high", float("inf"), "'Mul_4_units_high' holds a number that is not finite"),
+        ("Mul_4_units_high", 0.5, "'Mul_4_units_high' holds a number that is no int32"),
+        ("Mul_4_units_gain", float("nan"), "'Mul_4_units_gain' holds a number that is not finite"),
+    ],
+)
+def test_numbers_of_an_int8_layer_that_are_none(
+    files: dict[str, onnx.ModelProto],
+    form: str,
+    weight: str,
+    value: float,
+    match: str,
+    use: Callable[[onnx.ModelProto], None],
+) -> None:
+    with pytest.raises(ModelError, match=match) as found:
+        use(with_weights(files[form], weight, value))
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda m: with_weights(m, "Mul_9_scale", 0.0), "'Mul_9_scale' holds a number"),
+        (lambda m: changed(m, "na_convert.integer", "{}"), "is not as it was written"),
+        (lambda m: changed(m, NEURONS, "[1]"), "description is damaged"),
+        (lambda m: changed(m, "na_convert.timesteps", "two"), "description is damaged"),
+        (lambda m: changed(m, "na_convert.form", None), "not an SNN written by na-convert"),
+    ],
+)
+def test_damaged_files_are_not_exported(
+    files: dict[str, onnx.ModelProto],
+    tmp_path: Path,
+    change: Callable[[onnx.ModelProto], onnx.ModelProto],
+    match: str,
+) -> None:
+    snn = tmp_path / "net.snn.onnx"
+    onnx.save(change(files["int8"]), snn)
+    with pytest.raises(ModelError, match=match):
+        na_convert.export_integers(snn, tmp_path / "net.npz")
+    assert not (tmp_path / "net.npz").exists()
+
+
+def with_weights(model: onnx.ModelProto, name: str, value: float) -> onnx.ModelProto:
+    """``model`` with an initialiser, of the graph or of a Loop in it, that is ``value``."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    bodies = [a.g for n in changed.graph.node for a in n.attribute if a.name == "body"]
+    stored = next(
+        i for graph in (changed.graph, *bodies) for i in graph.initializer if i.name == name
+    )
+    values = np.full_like(onnx.numpy_helper.to_array(stored), value)
+    stored.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    return changed
 
 
 def add_loop(nodes: Any, source: str, target: str) -> None:

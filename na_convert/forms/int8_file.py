@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..graph import import_graph
 from ..integer import Analog, IntegerNetwork, Layer, Mean, Move, Product, Shortcut, Window
+from ..integer_bounds import INT32, LARGEST_THRESHOLD
 from ..snn import Snn, neurons_from
 from .int8_nodes import StepBuilder, unit_key
 from .int8_schema import DESCRIPTION, conforms
@@ -72,10 +73,7 @@ def restore(model: onnx.ModelProto) -> IntegerNetwork:
     shapes = {neuron.name: list(neuron.shape) for neuron in neurons}
     layers = [op for op in found["operations"] if "layer" in op] if neurons else []
     if not neurons or any(shapes.get(op["layer"]) != op["shape"] for op in layers):
-        raise ModelError(
-            f"the SNN's description is damaged: {KEY} is not as it was written",
-            remedy="convert the ANN again",
-        )
+        raise _damaged(f"{KEY} is not as it was written")
     reader = _Reader(model)
     operations = tuple(reader.operation(entry) for entry in found["operations"])
     means = tuple(
@@ -152,7 +150,16 @@ class _Reader:
     def values(self, name: str) -> Array:
         if name not in self._initialisers:
             raise ModelError(f"the file lacks {name!r}, which its metadata names", node=name)
-        return np.asarray(onnx.numpy_helper.to_array(self._initialisers[name]))
+        found = np.asarray(onnx.numpy_helper.to_array(self._initialisers[name]))
+        if not np.isfinite(found).all():
+            raise _damaged(f"{name!r} holds a number that is not finite", name)
+        return found
+
+    def whole(self, name: str) -> NDArray[np.int64]:
+        found = self.values(name)
+        if (found != np.rint(found)).any() or (np.abs(found.astype(np.float64)) > INT32).any():
+            raise _damaged(f"{name!r} holds a number that is no int32", name)
+        return found.astype(np.int64)
 
     def operation(self, entry: Entry) -> Layer | Move:
         return self._move(entry) if "move" in entry else self._layer(entry)
@@ -165,13 +172,11 @@ class _Reader:
     def _layer(self, entry: Entry) -> Layer:
         shape = tuple(entry["shape"])
         channels = (-1, *[1] * (len(shape) - 1))
-        scale = self.values(entry["threshold"])
         resolution, wide = int(entry["resolution"]), bool(entry["wide"])
         products = tuple(self._product(p) for p in entry["products"])
-        constant = not (products or entry["shortcuts"] or wide)
-        threshold = scale if constant or wide else np.rint(resolution / scale.astype(np.float64))
-        bias = self.values(entry["bias"]) if "bias" in entry else np.zeros(())
-        whole = bias.astype(np.int64)
+        inverted = bool(products or entry["shortcuts"]) and not wide
+        threshold = self._threshold(entry["threshold"], resolution if inverted else None)
+        bias = self.whole(entry["bias"]) if "bias" in entry else np.zeros((), np.int64)
         return Layer(
             entry["layer"],
             entry["output"],
@@ -182,16 +187,30 @@ class _Reader:
                 Shortcut(s["source"], _per_channel(s["weight"], channels))
                 for s in entry["shortcuts"]
             ),
-            whole.reshape(channels) if whole.ndim == 1 else whole,
-            threshold.astype(np.int64).reshape(channels),
+            bias.reshape(channels) if bias.ndim == 1 else bias,
+            threshold.reshape(channels),
             resolution,
             int(entry["zero_point"]),
             wide,
             entry["pool"],
         )
 
+    def _threshold(self, name: str, resolution: int | None) -> NDArray[np.int64]:
+        """Held as it is, or as ``resolution / threshold``, the scale of a QLinearConv."""
+        held = self.values(name).astype(np.float64)
+        if (held <= 0).any():
+            raise _damaged(f"{name!r} holds a number that is not above 0", name)
+        found = held if resolution is None else np.rint(resolution / held)
+        if (found > LARGEST_THRESHOLD).any() or (found % 2 != 1).any():
+            raise _damaged(
+                f"{name!r} holds a threshold that is no odd number up to {LARGEST_THRESHOLD}", name
+            )
+        return found.astype(np.int64)
+
     def _product(self, entry: Entry) -> Product:
         weight = self.values(entry["weight"])
+        if weight.dtype != np.int8:
+            raise _damaged(f"the weights {entry['weight']!r} are not int8", entry["weight"])
         window = entry["window"]
         if window is None:
             return Product(entry["source"], weight.reshape(weight.shape[:2]), None)
@@ -199,8 +218,14 @@ class _Reader:
         return Product(entry["source"], weight, Window(**sizes, group=int(window["group"])))
 
     def _analog(self, entry: Entry) -> Analog:
-        low, high = (self.values(entry[k]).astype(np.int64) for k in ("low", "high"))
+        low, high = (self.whole(entry[k]) for k in ("low", "high"))
         return Analog(entry["tensor"], self.values(entry["gain"]), low, high)
+
+
+def _damaged(what: str, node: str | None = None) -> ModelError:
+    return ModelError(
+        f"the SNN's description is damaged: {what}", node=node, remedy="convert the ANN again"
+    )
 
 
 def _per_channel(weight: int | list[int], channels: tuple[int, ...]) -> NDArray[np.int64]:

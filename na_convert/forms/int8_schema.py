@@ -39,7 +39,7 @@ DESCRIPTION = {
     "outputs": _NAMES,
     "operations": [(_LAYER, _MOVE)],
     "means": [_MEAN],
-    "timesteps": int,
+    "timesteps": range(1, 256),
 }
 _LARGEST = 2**31
 
