@@ -16,7 +16,7 @@ from .arguments import (
     several_timesteps,
     writable_file,
 )
-from .choices import AC_PJ, MAC_PJ, MARGIN
+from .choices import AC_PJ, MAC_PJ, MARGIN, is_nir
 from .errors import NaConvertError, UsageError
 from .options import (
     Crop,
@@ -120,7 +120,7 @@ def check_command(
     for given in (ann, snn, data):
         writable_file(report, "--report", not_over=given)
         writable_file(junit, "--junit", not_over=given)
-    if snn.suffix.lower() == ".nir":
+    if is_nir(snn):
         from .nir_readers.command import run_check
 
         _refuse_for_nir(

@@ -14,7 +14,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from . import forms, integer_check, integer_conversion, model_io, pipeline
-from .choices import NIR_TARGETS, WEIGHTS
+from .choices import NIR_TARGETS, WEIGHTS, is_nir
 from .compare import measure
 from .data import Preprocessing, Samples
 from .equivalence import with_passes
@@ -25,7 +25,6 @@ from .graph import Parts, all_nodes, op_counts
 from .input_range import largest_inputs
 from .model_io import Loaded
 from .nir_file.export import check_options, write_network
-from .nir_file.file import SUFFIX
 from .passes import snap
 from .passes import unit_spikes as unit_spikes_pass
 from .passes.calibrate import Calibration
@@ -352,7 +351,7 @@ def _nir_membrane(
     timesteps: int | None,
 ) -> str | None:
     """How a NIR file holds the initial membrane; None where ``target`` is none."""
-    if target.suffix != SUFFIX:
+    if not is_nir(target):
         if nir_target is not None or initial_membrane is not None:
             raise UsageError(
                 "--target and --initial-membrane are for NIR files", remedy="give -o NAME.nir"

@@ -169,6 +169,16 @@ def test_real_exports(name: str, tmp_path: Path) -> None:
     assert result.nir.other_counts == 0
 
 
+def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    path, snn = tmp_path / "ann.onnx", tmp_path / "net.snn.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    made = na_convert.convert(path, output=tmp_path / "NET.NIR", check=False)
+    assert made.nir is not None
+    na_convert.convert(path, output=snn, check=False)
+    found = na_convert.export(snn, output=tmp_path / "AGAIN.NIR")
+    assert found.output.nodes == made.nir.output.nodes
+
+
 def test_the_example(tmp_path: Path) -> None:
     to = tmp_path / "net.nir"
     result = na_convert.convert(EXAMPLE, output=to, check=False, nir_target="sinabs")

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import __version__, forms, model_io, whole_files
 from ..behaviour import MEMORY
-from ..choices import MEMBRANES
+from ..choices import MEMBRANES, NIR_SUFFIX, is_nir
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
 from ..exactness import EXACT
@@ -66,7 +66,7 @@ def export(
     path = Path(snn)
     chosen = check_options(target, initial_membrane, timesteps)
     to = Path(output) if output is not None else _default(path)
-    if to.suffix != file.SUFFIX:
+    if not is_nir(to):
         raise UsageError(f"-o {to}: a NIR file's name ends in .nir", remedy="rename it")
     loaded = model_io.load(path)
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing)
@@ -171,7 +171,7 @@ def write_network(
 
 
 def _default(path: Path) -> Path:
-    return path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.snn')}{file.SUFFIX}")
+    return path.with_name(f"{path.name.removesuffix('.onnx').removesuffix('.snn')}{NIR_SUFFIX}")
 
 
 def _rows(network: Snn, timesteps: int) -> int:

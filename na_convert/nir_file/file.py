@@ -15,8 +15,6 @@ import numpy as np
 from ..errors import ModelError, UsageError
 from .network import Network, Node
 
-SUFFIX = ".nir"
-
 
 def require() -> Any:
     """The package ``nir``; raises UsageError with what to install where it is missing."""
