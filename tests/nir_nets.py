@@ -25,6 +25,7 @@ class NIRGraph:
 
 
 _KINDS = ["Input", "Output", "Conv2d", "Affine", "Linear", "SumPool2d", "Flatten", "IF", "Scale"]
+METADATA = {"timesteps": 4, "input": "x"}
 STAND_IN = SimpleNamespace(NIRGraph=NIRGraph, **{kind: _stand_in(kind) for kind in _KINDS})
 
 
@@ -50,7 +51,7 @@ def residual(nir: Any = STAND_IN, *, initial: float = 0.5, seed: int = 0) -> Any
     }
     main = ["input", "conv1", "n1", "conv2", "n2", "conv3", "n3", "pool", "flatten", "readout"]
     edges = [*chain(*main, "output"), ("n1", "shortcut"), ("shortcut", "n3")]
-    return nir.NIRGraph(nodes, edges, metadata={"timesteps": 4}, type_check=False)
+    return nir.NIRGraph(nodes, edges, metadata=METADATA.copy(), type_check=False)
 
 
 def layered(nir: Any = STAND_IN, *, initial: float = 0.5, seed: int = 0) -> Any:
@@ -65,7 +66,7 @@ def layered(nir: Any = STAND_IN, *, initial: float = 0.5, seed: int = 0) -> Any:
         "readout": affine(nir, rng, 3, 8),
         "output": nir.Output(output_type={"output": np.array([3])}),
     }
-    return nir.NIRGraph(nodes, chain(*nodes), metadata={"timesteps": 4}, type_check=False)
+    return nir.NIRGraph(nodes, chain(*nodes), metadata=METADATA.copy(), type_check=False)
 
 
 def images(shape: tuple[int, ...], steps: int = 4, samples: int = 3, seed: int = 1) -> Any:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnxruntime import InferenceSession
 
+import na_convert
 from na_convert import cli
 from na_convert.nir_readers import network as nir_network
 from na_convert.nir_readers import readers
@@ -20,7 +22,7 @@ from na_convert.nir_readers.network import from_graph
 from na_convert.nir_readers.readers import Reader
 from na_convert.nir_readers.simulate import Deviation, Recording, simulate
 
-from . import nir_nets
+from . import build, nir_nets
 from .test_report import validate
 
 LAWS = {"good": OURS, "hard": Law(reset="zero"), "norse": Law(reset="zero", strict=True)}
@@ -177,11 +179,98 @@ def test_a_file_that_says_no_time_steps_is_none_of_ours(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = nir_nets.layered()
-    graph.metadata.clear()
+    del graph.metadata["timesteps"]
     monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
     assert check("--reader good") == 2
     assert "does not say for how many time steps it was made" in capsys.readouterr().err
     assert check("--reader good -T 4") == 0
+
+
+def quantised_input_ann() -> onnx.ModelProto:
+    """A quantiser of the input in front of `build.low_bit_ann`'s kind of network."""
+    body = (
+        build.quantised("x", "q", levels=15, step="fine")
+        + "c = Conv <pads: ints = [1,1,1,1]> (q, w1)\n" + build.quantised("c", "a")
+        + "d = Conv <pads: ints = [1,1,1,1]> (a, w2)\n" + build.quantised("d", "b")
+        + "m = GlobalAveragePool (b)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, v)"
+    )  # fmt: skip
+    weights = {"w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "v": (5, 6), "fine": 0.13}
+    return build.model(body, {**build.PLAIN, **weights})
+
+
+def faithful(seen: list[Any]) -> Reader:
+    """A reader that does with a file what we do; ``seen`` gets its inputs."""
+
+    def run(path: Path, inputs: Any, neurons: Mapping[str, Any]) -> Recording:
+        seen.append(inputs)
+        return simulate(nir_network.read(path), inputs, dtype=np.float64)
+
+    return Reader("good", "1.0", run)
+
+
+@pytest.fixture
+def quantised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("nir", reason="the package nir is not installed (extra nir)")
+    onnx.save(quantised_input_ann(), tmp_path / "ann.onnx")
+    np.savez(tmp_path / "data.npz", x=build.images(6))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.nir
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_input_that_is_quantised_outside_the_file_is_computed_by_what_the_file_holds(
+    exact: bool,
+    quantised: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The raw images would be multiples of nothing, and give other counts."""
+    na_convert.convert("ann.onnx", output="net.nir", data="data.npz", exact=exact, check=False)
+    seen: list[Any] = []
+    monkeypatch.setattr(readers, "find", lambda names: [faithful(seen)])
+    assert check("--reader good --json") == 0
+    found = json.loads(capsys.readouterr().out)
+    images = np.load("data.npz")["x"]
+    levels = np.clip(np.round(images / np.float32(0.13)), 0, 15)
+    np.testing.assert_allclose(seen[0][0], levels * (seen[0].max() / 15), rtol=1e-6)
+    model = nir_network.read(quantised / "net.nir").metadata["input_model"].tobytes()
+    (computed,) = InferenceSession(model).run(None, {"x": images})
+    np.testing.assert_allclose(computed, seen[0][0], rtol=1e-6)
+    assert found["reference"]["agreement"] == 1
+    assert check("--reader good") == 0
+    assert "computed by the file's own input_model" in capsys.readouterr().out
+
+
+@pytest.mark.nir
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (lambda m: m.pop("input_model"), 2, "which is none of the network's inputs (x)"),
+        (lambda m: m.pop("input"), 2, "does not say what its Input takes: export it again"),
+        (lambda m: m.update(input_model=np.arange(9)), 2, "its input_model does not give "),
+        (lambda m: m.update(input_model="x"), 2, "its input_model does not give "),
+        (lambda m: m.update(input="elsewhere"), 2, "no tensor 'elsewhere'"),
+    ],
+)
+def test_an_input_that_cannot_be_computed_is_one_line(
+    change: Any,
+    code: int,
+    said: str,
+    quantised: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    na_convert.convert("ann.onnx", output="net.nir", data="data.npz", check=False)
+    network = nir_network.read(quantised / "net.nir")
+    change(network.metadata)
+    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    monkeypatch.setattr(readers, "find", lambda names: [faithful([])])
+    assert check("--reader good") == code
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: net.nir: ")
+    assert shown.count("\n") == 1
+    assert said in shown
 
 
 def test_the_input_is_put_on_the_grid_of_the_file(

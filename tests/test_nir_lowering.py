@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from na_convert.passes import unit_spikes
 
 from na_convert.errors import NotConvertible
-from na_convert.nir_file import geometry, maxima, movement
-from na_convert.nir_file.encoding import encode, prepared
+from na_convert.evaluate import evaluate
+from na_convert.nir_file import geometry, maxima, movement, outside
+from na_convert.nir_file.encoding import encode
 from na_convert.nir_file.lowering import lower
 from na_convert.nir_file.network import Network
 from na_convert.nir_file.pulse import with_pulses
@@ -319,7 +320,10 @@ def test_a_quantiser_of_the_input_stays_outside() -> None:
     encoded = encode(snn, "metadata", 3)
     network = lower(encoded.snn, {"x": feeds["x"][:2]})
     assert "is computed outside" in network.statements[0]
-    x, _ = prepared(encoded, feeds, network.input)
+    x = outside.input_values(outside.described(encoded, network), feeds, "net.nir")
+    computed = evaluate(encoded.snn.graph, feeds, [network.input])[network.input]
+    np.testing.assert_array_equal(x, computed)
+    assert not np.array_equal(x, feeds["x"])
     wanted = numpy_engine(snn, 3, [n.name for n in snn.neurons], np.float64)(feeds)
     found = run(network, x, 3)
     for name, node in network.layers.items():

@@ -111,7 +111,7 @@ def _entry(
         if not _read_beside(graph, name, ends):
             return name, [
                 f"the Input takes {name!r}: {g.label(node)!r} ({node.op}) and what comes before it "
-                "is computed outside"
+                "is computed outside, by the ONNX model in the metadata (input_model)"
             ]
     raise NotConvertible(
         f"{g.label(unknown[-1])!r} ({unknown[-1].op}) cannot be written to NIR, and what it gives "

@@ -13,14 +13,12 @@ largest current.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from .. import graph as g
-from ..evaluate import evaluate
 from ..exactness import grids_of
 from ..passes.affine import pool_attributes
 from ..snn import Snn, neuron_nodes
@@ -57,23 +55,14 @@ def encode(snn: Snn, membrane: str, timesteps: int) -> Encoded:
         for node in neuron_nodes(graph):
             _charge_by_bias(graph, node, timesteps)
     graph.cleanup().toposort()
-    changed = membrane == "bias" or bool(statements) or bool(pooled)
+    changed = membrane == "bias" or bool(statements or grids or pooled)
     made = replace(snn, graph=graph, timesteps=timesteps)
     return Encoded(made, changed, pooled, grids, tuple(statements))
 
 
-def prepared(
-    encoded: Encoded, feeds: Mapping[str, Array], entry: str
-) -> tuple[Array, dict[str, Array]]:
-    """What the Input node, the tensor ``entry``, gets for ``feeds``; and the feeds themselves, on
-    the grids that they have to be on."""
-    given = {
-        name: np.round(np.asarray(values, np.float64) / encoded.grids[name]) * encoded.grids[name]
-        if name in encoded.grids
-        else np.asarray(values)
-        for name, values in feeds.items()
-    }
-    return evaluate(encoded.snn.graph, given, [entry])[entry], given
+def on_grid(values: Array, grid: float) -> Array:
+    """``values`` as multiples of ``grid``, a power of two, halves to even; 0: as they are."""
+    return np.round(np.asarray(values, np.float64) / grid) * grid if grid else values
 
 
 def _without_rounding(graph: gs.Graph, snn: Snn) -> tuple[dict[str, float], list[str]]:
@@ -98,10 +87,6 @@ def _without_rounding(graph: gs.Graph, snn: Snn) -> tuple[dict[str, float], list
         if node not in in_parts and g.producer(source) is None:
             factor = float(np.max(np.asarray(_scaled(node).inputs[1].values)))
             grids[source.name] = 1 / factor
-            statements.append(
-                f"give multiples of 2^{int(np.log2(1 / factor))} as input {source.name!r}: the SNN "
-                "rounds its input to that, NIR cannot"
-            )
         elif node not in in_parts:
             statements.append(
                 f"{node.name!r} rounds a tensor that is the same at every step; NIR cannot, so "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -25,8 +25,8 @@ from ..results import ModelInfo, NirExport, NirLayer, OutputInfo
 from ..rungs import failure
 from ..simulation import fixed_batch
 from ..snn import SOURCE_SHA256, Snn
-from . import file, targets, verification
-from .encoding import Encoded, encode, prepared
+from . import file, outside, targets, verification
+from .encoding import Encoded, encode, on_grid
 from .lowering import lower
 from .maxima import MAXIMA
 from .network import Network, Node
@@ -130,13 +130,14 @@ def write_network(
         _require_short(original.timesteps)
         lowered = with_pulses(lowered)
     targets.refuse_unreadable(lowered, target)
-    x, feeds = prepared(encoded, few, lowered.input)
+    feeds = {name: on_grid(each, encoded.grids.get(name, 0)) for name, each in few.items()}
     with whole_files.atomic_file(to) as part:
         statements = _statements(lowered, encoded, membrane, target, original.timesteps)
         metadata = _metadata(lowered, encoded, membrane, target, statements)
         file.write(lowered, metadata, part)
         tell("verifying", 0.5)
         read = file.read(part)
+        x = outside.input_values(read.metadata, few, str(to))
         exact = EXACT in network.carried.metadata and membrane != "bias" and not scaled.changed
         spikes = verification.spikes_of(encoded.snn, feeds)
         found = verification.compare(read, lowered, encoded.snn, spikes, x, feeds, exact=exact)
@@ -229,7 +230,23 @@ def _statements(
             "each count, and whose membranes start elsewhere"
         )
     differences = targets.statements(network, target)
-    return (start, *encoded.statements, *network.statements, *differences)
+    return (
+        start,
+        *_on_grid(network, encoded),
+        *encoded.statements,
+        *network.statements,
+        *differences,
+    )
+
+
+def _on_grid(network: Network, encoded: Encoded) -> Iterator[str]:
+    """What the Input has to be, where that is the network's own input."""
+    if network.input in encoded.grids:
+        exponent = int(np.log2(encoded.grids[network.input]))
+        yield (
+            f"give multiples of 2^{exponent} as input {network.input!r}: the SNN rounds its input "
+            "to that, NIR cannot"
+        )
 
 
 def _metadata(
@@ -240,9 +257,6 @@ def _metadata(
     statements: tuple[str, ...],
 ) -> Mapping[str, Any]:
     """Of the graph; strings and numbers, as HDF5 holds them."""
-    grids: dict[str, Any] = {f"input_grid_{name}": grid for name, grid in encoded.grids.items()}
-    if len(encoded.grids) == 1 and network.input in encoded.grids:
-        grids = {"input_grid": encoded.grids[network.input]}
     return {
         "tool": f"na-convert {__version__}",
         "ann_sha256": encoded.snn.carried.metadata.get(SOURCE_SHA256, ""),
@@ -252,5 +266,5 @@ def _metadata(
         "initial_membrane": membrane,
         "output": _OUTPUT,
         "statements": "\n".join(statements),
-        **grids,
+        **outside.described(encoded, network),
     }

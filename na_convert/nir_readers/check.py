@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,6 +16,7 @@ from .. import model_io, pipeline
 from ..behaviour import rows
 from ..data import Preprocessing, Samples
 from ..errors import CheckFailed, ModelError, UsageError
+from ..nir_file.outside import INPUT, MODEL, input_values
 from ..reading import Data, Labels, Progress, samples_for, silent
 from ..teacher_forcing import runner
 from . import network as nir_network
@@ -102,9 +103,8 @@ def check_readers(
     origin = _check_origin(network, loaded.sha256, nir_file, ann)
     found = samples_for(loaded, data, preprocessing, labels)
     few = rows(found.feeds, 0, samples)
-    images = _single_input(few, ann)
+    images = input_values(network.metadata, few, str(nir_file))
     expected = _ann_outputs(loaded, few, ann)
-    images = _on_grid(network, images)
     _check_fit(network, images[:1], expected[:1], nir_file)
     tell("reference", 0.2)
     batches = _batches(network, images, steps)
@@ -129,7 +129,7 @@ def check_readers(
             for each in compared
         ),
         missing=tuple(missing),
-        notes=(*found.notes, *origin, *_notes(found, len(images))),
+        notes=(*found.notes, *origin, *_notes(network, found, len(images))),
         seconds=time.perf_counter() - start,
     )
 
@@ -177,18 +177,6 @@ def _check_origin(
     return ()
 
 
-def _single_input(feeds: dict[str, Any], ann: str | Path) -> Array:
-    if len(feeds) != 1:
-        raise UsageError(f"{ann}: has {len(feeds)} inputs, a NIR file has one")
-    return np.asarray(next(iter(feeds.values())))
-
-
-def _on_grid(network: Network, images: Array) -> Array:
-    """The input as the SNN rounds it, which a NIR graph cannot do by itself."""
-    grid = float(network.metadata.get("input_grid", 0))
-    return np.round(images / grid) * grid if grid else images
-
-
 def _ann_outputs(loaded: model_io.Loaded, feeds: dict[str, Any], ann: str | Path) -> Array:
     found = pipeline.reference(loaded, feeds)
     names = [output.name for output in found.ann.outputs]
@@ -229,6 +217,8 @@ def _choices(outputs: Array, expected: Array, labels: Array | None) -> Choices:
     return Choices(float(np.mean(ours == theirs)), accuracy)
 
 
-def _notes(found: Samples, used: int) -> Sequence[str]:
-    left = len(found) - used
-    return (f"the first {used} of {len(found)} samples",) if left else ()
+def _notes(network: Network, found: Samples, used: int) -> Iterator[str]:
+    if MODEL in network.metadata:
+        yield f"the Input takes {network.metadata[INPUT]!r}, computed by the file's own {MODEL}"
+    if used < len(found):
+        yield f"the first {used} of {len(found)} samples"
