@@ -113,6 +113,7 @@ def convert(
     to_nir = _nir_membrane(target, form, weights, nir_target, initial_membrane, timesteps)
     if unit_spikes and weights == "int8":
         raise UsageError("--unit-spikes is for float weights: int8 files hold counts and integers")
+    unit_spikes = unit_spikes or to_nir is not None  # the grids are made for what is written
     tell("reading", 0.0)
     loaded = model_io.load(source)
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing, labels)

@@ -149,6 +149,12 @@ def test_from_ann_to_snn_to_nir(body: str, exact: bool, tmp_path: Path) -> None:
     jsonschema.validate(to_json(result), SCHEMA)
 
 
+def from_corpus(name: str, to: Path) -> None:
+    with tarfile.open(ROOT / "tests/corpus.tar.xz") as archive:
+        (member,) = [m for m in archive.getmembers() if Path(m.name).name == f"{name}.onnx"]
+        to.write_bytes(archive.extractfile(member).read())
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -158,15 +164,25 @@ def test_from_ann_to_snn_to_nir(body: str, exact: bool, tmp_path: Path) -> None:
         "relu6_mobilev2_legacy",  # linear bottlenecks
         "qcfs_varied_incep_legacy",  # a max-pool of spikes beside convolutions
         "brevitas_qonnx_bnn_legacy",  # levels that start below zero
+        "tcl_vgg_legacy",  # grids that are not made for spikes of 1 give a sum that is rounded
+        "fxint8_resnet_legacy",  # a quantiser of the input, on grids
     ],
 )
 def test_real_exports(name: str, tmp_path: Path) -> None:
-    with tarfile.open(ROOT / "tests/corpus.tar.xz") as archive:
-        (member,) = [m for m in archive.getmembers() if Path(m.name).name == f"{name}.onnx"]
-        (tmp_path / "ann.onnx").write_bytes(archive.extractfile(member).read())
+    from_corpus(name, tmp_path / "ann.onnx")
     result = na_convert.convert(tmp_path / "ann.onnx", output=tmp_path / "net.nir", check=False)
     assert result.nir is not None
     assert result.nir.other_counts == 0
+
+
+def test_an_snn_on_grids_for_other_spikes_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path, snn = tmp_path / "ann.onnx", tmp_path / "net.snn.onnx"
+    from_corpus("tcl_vgg_legacy", path)
+    na_convert.convert(path, output=snn, check=False)
+    with pytest.raises(NotConvertible, match="convert the ANN with --unit-spikes, or with -o NAME"):
+        na_convert.export(snn)
+    na_convert.convert(path, output=snn, check=False, unit_spikes=True)
+    assert na_convert.export(snn).other_counts == 0
 
 
 def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:

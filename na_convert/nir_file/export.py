@@ -21,7 +21,7 @@ from ..errors import NotConvertible, UsageError
 from ..exactness import EXACT
 from ..passes import unit_spikes
 from ..reading import Data, Progress, model_info, samples_for, silent
-from ..results import ModelInfo, NirExport, NirLayer, OutputInfo
+from ..results import ModelInfo, NirExport, NirLayer, OutputInfo, PassReport
 from ..rungs import failure
 from ..simulation import fixed_batch
 from ..snn import SOURCE_SHA256, Snn
@@ -29,7 +29,7 @@ from . import file, outside, targets, verification
 from .encoding import Encoded, encode, on_grid
 from .lowering import lower
 from .maxima import MAXIMA
-from .network import Network, Node
+from .network import Array, Network, Node
 from .pulse import LONGEST, with_pulses
 
 SAMPLES = 8  # that the file is checked on, at most
@@ -115,7 +115,7 @@ def write_network(
     rows = _rows(network, timesteps or network.timesteps)
     few = {name: np.asarray(values[:rows]) for name, values in samples.feeds.items()}
     two = {name: np.resize(values, (2, *values.shape[1:])) for name, values in few.items()}
-    network, scaled = unit_spikes.run(network, two)
+    network, scaled = _unit(network, two, info.path)
     original = replace(network, timesteps=timesteps or network.timesteps)
     encoded = encode(original, membrane, original.timesteps)
     lowered = lower(encoded.snn, two)
@@ -169,6 +169,20 @@ def write_network(
         notes=samples.notes,
         seconds=time.perf_counter() - start,
     )  # fmt: skip
+
+
+def _unit(network: Snn, few: dict[str, Array], path: str) -> tuple[Snn, PassReport]:
+    """``network`` with thresholds and spikes of 1."""
+    try:
+        return unit_spikes.run(network, few)
+    except NotConvertible as found:
+        if EXACT not in network.carried.metadata:
+            raise
+        raise NotConvertible(
+            f"{path}: is on grids that were not made for spikes of 1 ({found.message})",
+            node=found.node,
+            remedy="convert the ANN with --unit-spikes, or with -o NAME.nir at once",
+        ) from found
 
 
 def _default(path: Path) -> Path:
