@@ -390,8 +390,8 @@ def test_any_form_of_a_file_is_written(form: str, tmp_path: Path) -> None:
 
 
 def test_a_pulse_does_not_last_for_ever(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="up to 1024 steps"):
-        exported(spiking.mlp(), tmp_path, timesteps=1025, initial_membrane="pulse")
+    with pytest.raises(UsageError, match="up to 1023 steps"):
+        exported(spiking.mlp(), tmp_path, timesteps=1024, initial_membrane="pulse")
 
 
 def test_a_nir_file_is_not_read_as_a_model(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from na_convert.nir_file import geometry, maxima, movement, outside
 from na_convert.nir_file.encoding import encode
 from na_convert.nir_file.lowering import lower
 from na_convert.nir_file.network import Network
-from na_convert.nir_file.pulse import with_pulses
+from na_convert.nir_file.pulse import BIAS, LONGEST, with_pulses
 from na_convert.nir_file.reference import Reference, Step
+from na_convert.nir_readers.law import OURS, Law, fire
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn
 
@@ -432,3 +433,20 @@ def test_a_pulse_starts_every_membrane_at_half_a_threshold() -> None:
         for name in ("start", "start1"):
             assert np.all(fired[name][:, 0] == 1)
             assert np.all(fired[name][:, 1] == (step > 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "law", [OURS, Law(strict=True), Law(many=True), Law(strict=True, many=True)]
+)
+def test_a_pulse_lasts_for_its_longest_whatever_fires_at_the_threshold(
+    law: Law, dtype: Any
+) -> None:
+    """A fires at every step, B at every one but the first, up to where the two laws part."""
+    steps = LONGEST + 1
+    currents = np.broadcast_to(BIAS.astype(dtype), (steps, 2))
+    fired = fire(law, currents, np.ones(2), np.zeros(2))
+    wanted = np.ones((steps, 2))
+    wanted[0, 1] = 0
+    np.testing.assert_array_equal(fired[:LONGEST], wanted[:LONGEST])
+    assert np.array_equal(fired, wanted) == (law == OURS)

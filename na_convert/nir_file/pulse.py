@@ -3,8 +3,9 @@
 Two neurons per pixel, with no input but a bias. A gets 1 + e and fires at every step; B gets 1 - e,
 so that it is just below its threshold at the first step and fires at every one from the second on
 (while t e < 1). A layer gets ``A / 2 - B / 2``: half a threshold at the first step, nothing later.
-That is the SNN's own initial membrane, exactly, for any T up to 1 / e, in a reader whose neurons
-are reset by subtraction; whether they fire at the threshold or above it makes no difference here.
+That is the SNN's own initial membrane, exactly, for any T below 1 / e, in a reader whose neurons
+are reset by subtraction. Whether they fire at the threshold or above it, once or several times in a
+step, makes no difference here: after 1 / e steps B's membrane is at the threshold, and A's at two.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from ..errors import NotConvertible
 from .builder import CONVOLUTIONS
 from .network import Array, Network, Node, Shape
 
-LONGEST = 1024  # steps: 1 / e
-_BIAS = np.asarray([1 + 1 / LONGEST, 1 - 1 / LONGEST], np.float32)
+_E = 2**-10  # 1 + e and 1 - e are exact in float32, and so are all sums of them
+LONGEST = 1023  # steps: below 1 / e
+BIAS = np.asarray([1 + _E, 1 - _E], np.float32)  # of A and B
 
 
 def with_pulses(network: Network) -> Network:
@@ -58,7 +60,7 @@ def _sources(given: Shape, pixels: Shape, name: str, layer: str) -> dict[str, No
         flat = (int(np.prod(given)),)
         made[f"{name}_flatten"] = Node("Flatten", given, flat, {}, "input")
         given = flat
-    bias: dict[str, Array] = {"bias": _BIAS.copy()}
+    bias: dict[str, Array] = {"bias": BIAS.copy()}
     if not pixels:
         weight = np.zeros((2, given[0]), np.float32)
         made[f"{name}_bias"] = Node("Affine", given, shape, {"weight": weight, **bias}, "input")
