@@ -243,6 +243,25 @@ def test_an_input_that_is_quantised_outside_the_file_is_computed_by_what_the_fil
 
 
 @pytest.mark.nir
+def test_a_file_with_two_outputs_is_said_to_have_them(
+    quantised: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = (
+        "c = Conv (x, w1)\n" + build.quantised("c", "a") + "m = GlobalAveragePool (a)\n"
+        "f = Flatten (m)\ny = Gemm <transB: int = 1> (f, v)\nz = Gemm <transB: int = 1> (f, u)"
+    )  # fmt: skip
+    weights = {**build.PLAIN, "w1": (4, 3, 3, 3), "v": (5, 4), "u": (2, 4)}
+    model = build.model(body, weights, outputs="float[N,5] y, float[N,2] z")
+    onnx.save(model, "ann.onnx")
+    na_convert.convert("ann.onnx", output="NET.NIR", data="data.npz", check=False)
+    assert cli._run(["check", "ann.onnx", "NET.NIR", "--data", "data.npz"]) == 2
+    assert capsys.readouterr().err == (
+        "error: NET.NIR: 2 Output nodes; files with one are checked: export the ANN with the one "
+        "output that is to be checked\n"
+    )
+
+
+@pytest.mark.nir
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [

@@ -297,9 +297,9 @@ def _with_cycle(graph: Any) -> None:
     graph.edges.append(("n2", "first"))
 
 
-def _with_two_outputs(graph: Any) -> None:
-    graph.nodes["more"] = nir_nets.STAND_IN.Output()
-    graph.edges.append(("n2", "more"))
+def _without_input(graph: Any) -> None:
+    del graph.nodes["input"]
+    graph.edges = [edge for edge in graph.edges if "input" not in edge]
 
 
 def _with_edge_twice(graph: Any) -> None:
@@ -330,7 +330,7 @@ def test_thresholds_that_are_not_above_zero_are_refused() -> None:
     [
         (_with_scale, "'second' is a Scale"),
         (_with_cycle, "its nodes form a cycle"),
-        (_with_two_outputs, "2 Output nodes instead of one"),
+        (_without_input, "0 Input nodes instead of one"),
         (_with_edge_twice, "an edge stands there twice"),
         (_with_edge_to_nowhere, "an edge to 'gone', which is no node"),
         (_with_resistance, "'n2' has r other than 1"),

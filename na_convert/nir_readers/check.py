@@ -181,7 +181,10 @@ def _ann_outputs(loaded: model_io.Loaded, feeds: dict[str, Any], ann: str | Path
     found = pipeline.reference(loaded, feeds)
     names = [output.name for output in found.ann.outputs]
     if len(names) != 1:
-        raise UsageError(f"{ann}: has {len(names)} outputs, a NIR file has one")
+        raise UsageError(
+            f"{ann}: has {len(names)} outputs; NIR files of ANNs with one are checked",
+            remedy="export the ANN with the one output that is to be checked",
+        )
     return runner(found.ann, found.carried, (), names)(feeds)[names[0]]
 
 

@@ -132,10 +132,17 @@ def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
     nodes, edges = getattr(graph, "nodes", None), [tuple(edge) for edge in graph.edges]
     if not nodes:
         raise ModelError(f"{where}: holds no graph", remedy=_REMEDY)
+    kinds = [type(node).__name__ for node in nodes.values()]
+    if kinds.count("Output") > 1:
+        raise ModelError(
+            f"{where}: {kinds.count('Output')} Output nodes; files with one are checked",
+            remedy="export the ANN with the one output that is to be checked",
+        )
     for kind in ("Input", "Output"):
-        count = sum(type(node).__name__ == kind for node in nodes.values())
-        if count != 1:
-            raise ModelError(f"{where}: {count} {kind} nodes instead of one", remedy=_REMEDY)
+        if kinds.count(kind) != 1:
+            raise ModelError(
+                f"{where}: {kinds.count(kind)} {kind} nodes instead of one", remedy=_REMEDY
+            )
     if len(set(edges)) != len(edges):
         raise ModelError(f"{where}: an edge stands there twice", remedy=_REMEDY)
     sources = {name: tuple(s for s, d in edges if d == name) for name in nodes}
