@@ -18,7 +18,10 @@ import onnx
 import pytest
 
 from na_convert import cli
-from na_convert.errors import ModelError
+from na_convert.errors import ModelError, NotConvertible
+from na_convert.nir_file import targets
+from na_convert.nir_file.network import Network as NirNetwork
+from na_convert.nir_file.network import Node
 from na_convert.nir_readers import network as nir_network
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
@@ -113,6 +116,35 @@ def test_adjusted_readers_do_what_we_do(name: str, tmp_path: Path) -> None:
     for graph, shape in ((nir_nets.layered(nir), (6,)), (nir_nets.residual(nir), (2, 6, 6))):
         found = comparison(name, graph, shape, tmp_path)
         assert (found.verdict, found.causes, found.output_error) == ("identical", (), 0)
+
+
+@pytest.mark.parametrize("name", readers.NAMES)
+def test_a_target_refuses_conv1d_where_its_reader_does_not_read_it(
+    name: str, tmp_path: Path
+) -> None:
+    need("nir", "nirtorch", "torch", name)
+    import nir
+
+    rng = np.random.default_rng(0)
+    weight, bias = nir_nets.on_grid(rng, 4, 3, 3), nir_nets.on_grid(rng, 4)
+    nodes = {
+        "input": nir.Input({"input": np.array([3, 8])}),
+        "conv": nir.Conv1d(8, weight, 1, 1, 1, 1, bias),
+        "n1": nir_nets.neurons(nir, (4, 8)),
+        "flatten": nir_nets.flatten(nir, (4, 8)),
+        "readout": nir_nets.affine(nir, rng, 5, 32),
+        "output": nir.Output({"output": np.array([5])}),
+    }
+    graph = nir.NIRGraph(nodes, nir_nets.chain(*nodes), nir_nets.METADATA.copy())
+    verdict = comparison(f"{name}:adjusted", graph, (3, 8), tmp_path).verdict
+    conv = Node("Conv1d", (3, 8), (4, 8), onnx="conv")
+    network = NirNetwork({"conv": conv}, (), "x", {}, {})
+    if verdict == "fails":
+        with pytest.raises(NotConvertible, match="does not read Conv1d"):
+            targets.refuse_unreadable(network, name)
+    else:
+        assert verdict == "identical"
+        targets.refuse_unreadable(network, name)
 
 
 TWICE = "subtracts once more before it fires where the membrane stayed above the threshold"
