@@ -1,7 +1,7 @@
 """The example's files in Netron, as pictures: ``python benchmarks/netron_pictures.py docs/netron``.
 
-Needs the extra ``browser`` and Debian's chromium. `tests/test_netron.py` drives Netron through the
-functions here.
+Needs the extra ``browser`` and Debian's chromium, fonts-liberation and fonts-wqy-microhei.
+`tests/test_netron.py` drives Netron through the functions here.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def write(folder: Path) -> None:
         for name, options in (
             ("folded", {}),
             ("step", {"form": "step"}),
-            ("unrolled", {"form": "unrolled", "exact": True}),
+            ("unrolled", {"form": "unrolled"}),
             ("int8", {"weights": "int8"}),
         ):
             file = Path(temporary) / f"{name}.onnx"
@@ -120,12 +120,24 @@ def write(folder: Path) -> None:
                 page.keyboard.press("Control+u" if name == "unrolled" else "Control+d")
                 page.wait_for_timeout(500)
                 select(page, node)
+                _centre(page, node)
                 _keep(page, folder / f"{name}.png")
                 if name == "folded":
                     close_sidebar(page)
                     model_properties(page)
                     _keep(page, folder / "model.png")
         browser.close()
+
+
+def _centre(page: Any, node: str) -> None:
+    """Scroll until ``node`` is in the middle of what the sidebar leaves free."""
+    place = page.locator(f'g.node[id="node-name-{node}"]').bounding_box()
+    page.mouse.move(SIZE["width"] / 4, SIZE["height"] / 2)
+    page.mouse.wheel(
+        place["x"] + place["width"] / 2 - SIZE["width"] / 4,
+        place["y"] + place["height"] / 2 - SIZE["height"] / 2,
+    )
+    page.wait_for_timeout(300)
 
 
 def _keep(page: Any, path: Path) -> None:

@@ -31,8 +31,8 @@ T = 2
 MADE = {
     "folded": {},
     "step": {"form": "step"},
-    "unrolled": {"form": "unrolled", "exact": True},
-    "plain": {"form": "unrolled"},  # unrolled off the grids
+    "unrolled": {"form": "unrolled"},
+    "plain": {"form": "unrolled", "exact": False},  # off the grids
     "int8": {"weights": "int8"},
     "loop": {"weights": "int8", "form": "loop"},
     "int8 step": {"weights": "int8", "form": "step"},
@@ -100,6 +100,18 @@ def test_each_neuron_layer_has_a_threshold_and_a_doc(name: str, files: dict[str,
     ours = [n for n in nodes.values() if n.domain == "na_convert"]
     assert all(n.doc_string for n in ours)
     assert max(len(line) for n in nodes.values() for line in n.doc_string.splitlines()) <= 80
+
+
+def test_unrolled_neurons_on_grids_and_off(files: dict[str, Path]) -> None:
+    """As docs/netron.md says: on grids a HardSigmoid fires, else a comparison and what a spike is
+    worth."""
+    spikes, fires = "node_mul_33/spikes/1", "node_mul_33/fires/1"
+    found = {
+        name: {node.name: node.op_type for node in onnx.load(files[name]).graph.node}
+        for name in ("unrolled", "plain")
+    }
+    assert (found["unrolled"][spikes], found["unrolled"].get(fires)) == ("HardSigmoid", None)
+    assert (found["plain"][spikes], found["plain"][fires]) == ("Mul", "GreaterOrEqual")
 
 
 def test_layers_whose_names_hold_slashes_are_found() -> None:
@@ -178,6 +190,62 @@ def test_what_cannot_be_viewed(
     found = capsys.readouterr().err
     assert message in found
     assert found.count("\n") == 1
+
+
+class FakeNetron(ModuleType):
+    """What `view` uses of Netron; keeps what it was called with. A port below 1024 is taken."""
+
+    def __init__(self) -> None:
+        super().__init__("netron")
+        self.calls: list[object] = []
+
+    def start(self, path: str, address: tuple[str, int | None], browse: bool) -> tuple[str, int]:
+        self.calls.append((path, address, browse))
+        host, port = address
+        if port is not None and port < 1024:
+            raise PermissionError(13, "Permission denied")
+        return host, port or 8080
+
+    def wait(self) -> None:
+        self.calls.append("wait")
+
+
+@pytest.mark.parametrize(
+    ("options", "address", "browse", "url"),
+    [
+        ([], ("localhost", None), True, "http://localhost:8080"),
+        (["--no-browser"], ("localhost", None), False, "http://localhost:8080"),
+        (["--port", "4000"], ("localhost", 4000), True, "http://localhost:4000"),
+    ],
+)
+def test_what_view_asks_of_netron(
+    options: list[str],
+    address: tuple[str, int | None],
+    browse: bool,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake = FakeNetron()
+    monkeypatch.setitem(sys.modules, "netron", fake)
+    assert cli._run(["view", str(EXAMPLE), *options]) == 0
+    assert fake.calls == [(str(EXAMPLE), address, browse), "wait"]
+    captured = capsys.readouterr()
+    assert captured.out == f"{EXAMPLE}: {url} (Ctrl-C stops)\n"
+    assert captured.err == ""
+
+
+def test_a_port_that_view_cannot_serve_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeNetron()
+    monkeypatch.setitem(sys.modules, "netron", fake)
+    assert cli._run(["view", str(EXAMPLE), "--port", "80"]) == 2
+    assert "wait" not in fake.calls
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    wanted = "error: --port 80: cannot serve there (Permission denied): choose another\n"
+    assert captured.err == wanted
 
 
 def test_view_serves_the_file_until_it_is_stopped() -> None:

@@ -64,7 +64,7 @@ FORMS = {
             unrolled.FORM,
             unrolled.unrolled_parts,
             unrolled.from_unrolled,
-            "T is fixed, plain operators; the fastest in float, if on grids (--exact)",
+            "T is fixed, plain operators; on grids (the default) the fastest in float",
         ),
         Form(
             step.FORM,
