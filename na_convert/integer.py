@@ -93,8 +93,7 @@ class Analog:
 
     def units(self, value: Array) -> NDArray[np.int64]:
         """The current of one step in units of the weights."""
-        rounded = np.rint(np.asarray(value, np.float32) * self.gain).astype(np.int64)
-        return np.asarray(np.clip(rounded, self.low, self.high))
+        return in_units(value, self.gain, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -154,6 +153,10 @@ class Mean:
     source: str
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
+
+    def value(self, counts: Array, t: int) -> Array:
+        """The tensor after ``t`` steps, from the counts of ``source``, in float32."""
+        return np.asarray(counts.astype(np.float32) * self.scale / np.float32(t) + self.offset)
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,12 @@ def step(
     return counts
 
 
+def in_units(value: Array, gain: Array, low: Array, high: Array) -> NDArray[np.int64]:
+    """``clip(round(gain * value), low, high)``, the product in float32: an analog current."""
+    rounded = np.rint(np.asarray(value, np.float32) * gain).astype(np.int64)
+    return np.asarray(np.clip(rounded, low, high))
+
+
 def total_current(layer: Layer, counts: Counts, totals: Mapping[Key, Array], t: int) -> Array:
     """``C_t`` in units of the weights, int64; ``totals`` as for `step`."""
     total: Array = t * layer.bias
@@ -265,6 +274,18 @@ def total_current(layer: Layer, counts: Counts, totals: Mapping[Key, Array], t: 
         for shortcut in layer.shortcuts:
             total = total + shortcut.weight * counts[shortcut.source].astype(np.int64)
     return total
+
+
+def whole_current(
+    layer: Layer, counts: Counts, totals: Mapping[Key, Array], t: int
+) -> NDArray[np.float64]:
+    """``C_t`` and what the shortcuts add to it, in units of the weights."""
+    now: NDArray[np.float64] = total_current(layer, counts, totals, t).astype(np.float64)
+    if not layer.wide:
+        for s in layer.shortcuts:
+            given = s.weight * counts[s.source].astype(np.float64)
+            now = now + given * layer.threshold / layer.resolution
+    return now
 
 
 def fire(layer: Layer, current: Array, counts: Counts, before: Array) -> NDArray[np.uint8]:
@@ -288,10 +309,7 @@ def readout(
     network: IntegerNetwork, counts: Counts, feeds: Mapping[str, Array], t: int
 ) -> dict[str, Array]:
     """The network's outputs by name after ``t`` steps, in float32."""
-    means = {
-        m.output: counts[m.source].astype(np.float32) * m.scale / np.float32(t) + m.offset
-        for m in network.means
-    }
+    means = {m.output: m.value(counts[m.source], t) for m in network.means}
     names = [o.name for o in network.snn.graph.outputs]
     return evaluate(network.snn.graph, {**feeds, **means}, names, dtype=np.float32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,17 +10,17 @@ import onnx
 from numpy.typing import NDArray
 
 from .cut import Runner, cut_model
-from .errors import ModelError, UsageError
+from .errors import UsageError
 from .forms import int8_loop, int8_step
 from .forms.int8_file import restore
 from .forms.int8_loop import FINAL
 from .forms.int8_nodes import counts_name
-from .integer import IntegerNetwork, Layer, with_moves
-from .integer_stepping import counts_step_by_step, whole_current, worth_of
-from .runtime import Backend, session, values_of
+from .integer import IntegerNetwork, Layer, whole_current, with_moves
+from .integer_stepping import counts_step_by_step
+from .integer_view import worth
+from .runtime import Backend, session, values_of, with_outputs
 from .simulation import Simulation
-from .snn import TIMESTEPS
-from .snn_guard import MOST_TIMESTEPS
+from .snn import TIMESTEPS, chosen_layers
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -39,12 +38,8 @@ def int8_unrolled_runner(
     and bias, in whole numbers.
     """
     network = restore(model)
-    steps = fixed_steps(model)
     layers = {layer.name: layer for layer in network.layers}
-    unknown = [name for name in record if name not in layers]
-    if unknown:
-        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
-    recorded = [layers[name] for name in record]
+    recorded = list(chosen_layers(layers, record).values())
     means = [m.source for m in network.means]
     currents = [s for layer in recorded for s in (layer.output, *layer.sources)]
     tensors = list(dict.fromkeys([*means, *currents]))
@@ -54,18 +49,19 @@ def int8_unrolled_runner(
     readout = cut_model(model, [m.output for m in network.means], names, threads, backend=backend)
 
     def run(feeds: Feeds, timesteps: int) -> Simulation:
-        if timesteps > steps:
+        if timesteps > network.timesteps:
             raise UsageError(
-                f"T = {timesteps}: this file makes {steps} time steps",
+                f"T = {timesteps}: this file makes {network.timesteps} time steps",
                 remedy="convert it again with a larger -T, or with --form loop",
             )
         if timesteps not in runners:
             wanted = [_at(tensor, t) for tensor in tensors for t in range(1, timesteps + 1)]
             runners[timesteps] = cut_model(model, (), [*wanted, *analogs], threads, backend=backend)
         values = runners[timesteps](feeds)
-        outputs = {
-            t: readout({**feeds, **_means(network, values, t)}) for t in range(1, timesteps + 1)
-        }
+        outputs = {}
+        for t in range(1, timesteps + 1):
+            at_t = {m.output: m.value(values[_at(m.source, t)], t) for m in network.means}
+            outputs[t] = readout({**feeds, **at_t})
         found = {layer.name: _recorded(network, layer, values, timesteps) for layer in recorded}
         return Simulation(
             outputs, {k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}
@@ -86,51 +82,28 @@ def counts_in_onnxruntime(
     form = next(p.value for p in model.metadata_props if p.key == "na_convert.form")
     if form == int8_step.FORM:
         return counts_step_by_step(model, network, feeds, optimise=optimise, threads=threads)
+    analogs = [name for name in network.analogs if name not in feeds]
+    layers, steps = network.layers, range(1, network.timesteps + 1)
     if form == int8_loop.FORM:
-        return _counts_in_loop(model, network, feeds, optimise=optimise, threads=threads)
-    steps = network.timesteps
-    tensors = {(layer.name, t): _at(layer.output, t)
-               for layer in network.layers for t in range(1, steps + 1)}  # fmt: skip
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
-    analogs = [name for name in network.analogs if name not in known]
-    wanted = [*tensors.values(), *analogs]
-    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    runner = session(extended, threads=threads, optimise=optimise)
-    found = dict(zip(wanted, values_of(runner, wanted, feeds), strict=True))
-    counts = {
-        layer.name: np.stack([found[tensors[layer.name, t]] for t in range(1, steps + 1)])
-        for layer in network.layers
-    }
-    inputs = {name: np.asarray(feeds[name]) for name in network.analogs if name in feeds}
-    return counts, {**inputs, **{name: found[name] for name in analogs}}
+        wanted = [*(_final(layer.output) for layer in layers), *analogs]
+        run = _whole_file(model, wanted, optimise, threads)
+        each = [run({**feeds, TIMESTEPS: np.asarray(t, np.int64)}) for t in steps]
+        found = each[-1]
+        counts = {e.name: np.stack([values[_final(e.output)] for values in each]) for e in layers}
+    else:
+        wanted = [*(_at(layer.output, t) for layer in layers for t in steps), *analogs]
+        found = _whole_file(model, wanted, optimise, threads)(feeds)
+        counts = {e.name: np.stack([found[_at(e.output, t)] for t in steps]) for e in layers}
+    known = {**feeds, **found}
+    return counts, {name: np.asarray(known[name]) for name in network.analogs}
 
 
-def _counts_in_loop(
-    model: onnx.ModelProto,
-    network: IntegerNetwork,
-    feeds: Feeds,
-    *,
-    optimise: bool,
-    threads: int,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
-    analogs = [name for name in network.analogs if name not in known]
-    wanted = [*(_final(layer.output) for layer in network.layers), *analogs]
-    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    runner = session(extended, threads=threads, optimise=optimise)
-    steps = range(1, network.timesteps + 1)
-    found = [
-        values_of(runner, wanted, {**feeds, TIMESTEPS: np.asarray(t, np.int64)}) for t in steps
-    ]
-    counts = {
-        layer.name: np.stack([each[i] for each in found]) for i, layer in enumerate(network.layers)
-    }
-    inputs = {name: np.asarray(feeds[name]) for name in network.analogs if name in feeds}
-    return counts, {**inputs, **dict(zip(analogs, found[-1][len(network.layers) :], strict=True))}
+def _whole_file(
+    model: onnx.ModelProto, tensors: Sequence[str], optimise: bool, threads: int
+) -> Runner:
+    """The file as it is, every node of it, and what it makes of ``tensors``."""
+    runner = session(with_outputs(model, tensors), threads=threads, optimise=optimise)
+    return lambda feeds: dict(zip(tensors, values_of(runner, tensors, feeds), strict=True))
 
 
 def int8_loop_runner(
@@ -142,10 +115,7 @@ def int8_loop_runner(
     """An int8 file for any number of steps: run for 1, 2, ... of them, up to what is proved."""
     network = restore(model)
     layers = {layer.name: layer for layer in network.layers}
-    unknown = [name for name in record if name not in layers]
-    if unknown:
-        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
-    recorded = [layers[name] for name in record]
+    recorded = list(chosen_layers(layers, record).values())
     tensors = [layer.output for layer in network.layers] if recorded else []
     analogs = list(dict.fromkeys(a.tensor for layer in recorded for a in layer.analogs))
     names = [o.name for o in model.graph.output]
@@ -178,42 +148,22 @@ def _final(tensor: str) -> str:
     return f"{counts_name(tensor)}{FINAL}"
 
 
-def fixed_steps(model: onnx.ModelProto) -> int:
-    """The number of steps that an unrolled file makes."""
-    text = next((p.value for p in model.metadata_props if p.key == "na_convert.fixed"), "")
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_TIMESTEPS:
-        raise ModelError(
-            f"the SNN's description is damaged: it has {text[:20]!r} time steps",
-            remedy="convert the ANN again",
-        )
-    return int(text)
-
-
 def _at(tensor: str, t: int) -> str:
     return f"{counts_name(tensor)}_t{t}"
-
-
-def _means(network: IntegerNetwork, values: Mapping[str, Array], t: int) -> dict[str, Array]:
-    return {
-        m.output: values[_at(m.source, t)].astype(np.float32) * m.scale / np.float32(t) + m.offset
-        for m in network.means
-    }
 
 
 def _recorded(
     network: IntegerNetwork, layer: Layer, values: Mapping[str, Array], timesteps: int
 ) -> tuple[Array, Array]:
     """Currents [T, N, ...] in real units, and spikes (1 or 0), from the counts."""
-    unit = worth_of(network, layer)
+    unit = worth(network, layer)
     total: Array = np.zeros((), np.float64)
     count: Array = np.zeros((), np.int64)
     currents, spikes = [], []
+    per_step = [each.units(values[each.tensor]) for each in layer.analogs]
     for t in range(1, timesteps + 1):
         counts = {name: values[_at(name, t)] for name in layer.sources}
-        totals = {
-            (layer.name, i): t * each.units(values[each.tensor])
-            for i, each in enumerate(layer.analogs)
-        }
+        totals = {(layer.name, i): t * units for i, units in enumerate(per_step)}
         now = whole_current(layer, counts, totals, t)
         counted = values[_at(layer.output, t)].astype(np.int64)
         currents.append(((now - total) * unit).astype(np.float32))

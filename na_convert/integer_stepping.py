@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .errors import ModelError, UsageError
+from .errors import UsageError
 from .forms.int8_file import restore
 from .forms.int8_step import counts_state, current_state
 from .forms.step import NEXT, STEPS
-from .integer import Counts, IntegerNetwork, Key, Layer, total_current, with_moves
+from .integer import IntegerNetwork, Key, Layer, whole_current, with_moves
 from .integer_view import worth
 from .neurons import INITIAL_MEMBRANE
-from .runtime import Backend, session, values_of
+from .runtime import Backend, session, values_of, with_outputs
+from .snn import chosen_layers
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -41,17 +42,14 @@ class Int8Stepper:
     ) -> None:
         self.network = restore(model)
         layers = {layer.name: layer for layer in self.network.layers}
-        unknown = [name for name in record if name not in layers]
-        if unknown:
-            raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
         self.recorded = tuple(record)
-        self._layers = [layers[name] for name in record]
+        self._layers = list(chosen_layers(layers, record).values())
         self._states = _states(self.network)
         self._outputs = [t.name for t in self.network.snn.graph.outputs]
         self._inner = [name for name in inner if name not in self._outputs]
         self._wanted = [*self._outputs, *(name + NEXT for name in self._states), *self._inner]
         make = backend or partial(session, threads=threads)
-        self._session = make(_with_outputs(model, self._inner))
+        self._session = make(with_outputs(model, self._inner))
         self.reset()
 
     def reset(self) -> None:
@@ -104,7 +102,7 @@ class Int8Stepper:
         }
         self.currents, self.spikes, self.membranes = {}, {}, {}
         for layer in self._layers:
-            name, unit = layer.name, worth_of(self.network, layer)
+            name, unit = layer.name, worth(self.network, layer)
             count, had = counts[layer.output].astype(np.int64), before.get(counts_state(layer), 0)
             total = whole_current(layer, counts, totals, self.t)
             left = total + (INITIAL_MEMBRANE - count) * layer.threshold
@@ -112,23 +110,6 @@ class Int8Stepper:
             self.spikes[name] = (count - had).astype(np.float32)
             self.membranes[name] = (left * unit).astype(np.float32)
             self._totals[name] = total
-
-
-def worth_of(network: IntegerNetwork, layer: Layer) -> Array:
-    """What one unit of the layer's weights is worth, broadcast against a sample."""
-    return worth(layer, next(n for n in network.neurons if n.name == layer.name))
-
-
-def whole_current(
-    layer: Layer, counts: Counts, totals: Mapping[Key, Array], t: int
-) -> NDArray[np.float64]:
-    """The sum of the current up to now, identity shortcuts included, in units of the weights."""
-    now: NDArray[np.float64] = total_current(layer, counts, totals, t).astype(np.float64)
-    if not layer.wide:
-        for s in layer.shortcuts:
-            given = s.weight * counts[s.source].astype(np.float64)
-            now = now + given * layer.threshold / layer.resolution
-    return now
 
 
 def counts_step_by_step(
@@ -156,10 +137,3 @@ def counts_step_by_step(
 def _states(network: IntegerNetwork) -> list[str]:
     currents = [current_state(e, i) for e in network.layers for i in range(len(e.analogs))]
     return [*(counts_state(layer) for layer in network.layers), *currents, STEPS]
-
-
-def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    extended.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors)
-    return extended

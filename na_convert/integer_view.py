@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from . import graph as g
 from .integer import IntegerNetwork, Layer, Move
 from .neurons import INITIAL_MEMBRANE
-from .results import Neuron
 from .snn import Snn
 
 Array: TypeAlias = NDArray[Any]
@@ -45,8 +44,9 @@ def leave_time(graph: gs.Graph) -> None:
             node.op, node.domain, node.attrs = "MaxPool", None, pool
 
 
-def worth(layer: Layer, neuron: Neuron) -> Array:
+def worth(network: IntegerNetwork, layer: Layer) -> Array:
     """What one unit of the layer's weights is worth, broadcast against a sample."""
+    neuron = next(n for n in network.neurons if n.name == layer.name)
     theta = np.asarray(neuron.threshold, np.float64)
     if theta.ndim:
         theta = theta.reshape(-1, *[1] * (len(layer.shape) - 1))
@@ -58,7 +58,6 @@ class _View:
         self.graph, self.network = graph, network
         self.tensors = g.tensors_by_name(graph)
         self.names = g.Names(graph)
-        self.neurons = {neuron.name: neuron for neuron in network.neurons}
         self.made: dict[str, gs.Tensor] = {}
 
     def build(self) -> None:
@@ -93,7 +92,7 @@ class _View:
                 nodes[layer.name].name = self.names.fresh(f"{layer.name}_float")
 
     def _layer(self, layer: Layer) -> gs.Tensor:
-        unit = worth(layer, self.neurons[layer.name])
+        unit = worth(self.network, layer)
         parts = [self._product(layer, i, unit) for i in range(len(layer.products))]
         for shortcut in layer.shortcuts:
             per_count = unit if layer.wide else unit * layer.threshold / layer.resolution

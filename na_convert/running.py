@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import neurons
 from .cut import Runner as CutRunner
 from .cut import cut_model
-from .errors import ModelError, UsageError
+from .errors import UsageError
 from .forms import (
     INT8_FORMS,
     folded,
@@ -27,9 +27,9 @@ from .forms import (
 )
 from .integer_running import int8_loop_runner, int8_unrolled_runner
 from .integer_stepping import Int8Stepper
-from .runtime import Backend, session, values_of
+from .runtime import Backend, session, values_of, with_outputs
 from .simulation import Engine, Simulation, folded_runner
-from .snn import Snn
+from .snn import Snn, chosen_layers
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -78,9 +78,7 @@ def unrolled_runner(
     network = unrolled.network_of(model)
     ours = [n for n in network.graph.node if n.domain == neurons.DOMAIN]
     layers = {n.name: (n.input[0], n.output[0]) for n in ours if n.op_type in neurons.NEURON_OPS}
-    unknown = [name for name in record if name not in layers]
-    if unknown:
-        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
+    recorded = chosen_layers(layers, record)
     made = {t for node in model.graph.node for t in node.output}
     decoded = {n.output[0]: n.input[0] for n in ours if n.op_type == "Decode"}
     names = [o.name for o in model.graph.output]
@@ -99,8 +97,8 @@ def unrolled_runner(
             )
         steps = range(1, timesteps + 1)
         wanted = [f"{x}/{t}" for x in decoded.values() for t in steps]
-        for name in record:
-            wanted += _recorded_tensors(name, layers[name], steps, made)
+        for name, ends in recorded.items():
+            wanted += _recorded_tensors(name, ends, steps, made)
         if timesteps not in spiking:
             tensors = list(dict.fromkeys(wanted))
             spiking[timesteps] = cut_model(model, (), tensors, threads, backend=backend)
@@ -197,18 +195,15 @@ class Stepper:
             if node.domain == neurons.DOMAIN
             and node.op_type.removesuffix("Step") in neurons.NEURON_OPS
         }
-        unknown = [name for name in record if name not in nodes]
-        if unknown:
-            raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
         self.recorded = tuple(record)
-        self._nodes = {name: nodes[name] for name in record}
+        self._nodes = chosen_layers(nodes, record)
         self._states = step.states(model)
         self._outputs = [o.name for o in model.graph.output if o.name not in self._states.values()]
         inner = [t for n in self._nodes.values() for t in (n.input[0], n.output[0])]
         extra = [t for t in dict.fromkeys(inner) if t not in self._outputs]
         self._wanted = [*self._outputs, *self._states.values(), *extra]
         make = backend or partial(session, threads=threads)
-        self._session = make(_with_outputs(model, extra))
+        self._session = make(with_outputs(model, extra))
         self.reset()
 
     def reset(self) -> None:
@@ -259,10 +254,3 @@ def form_name(model: onnx.ModelProto) -> str:
     if any(p.key == "na_convert.form" for p in model.metadata_props):
         return form_of(model).name
     return folded.FORM
-
-
-def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    extended.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors)
-    return extended

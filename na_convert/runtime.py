@@ -88,6 +88,15 @@ def reference(model: onnx.ModelProto) -> ReferenceEvaluator:
     return ReferenceEvaluator(model)
 
 
+def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy of ``model`` whose outputs include the inner ``tensors``."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    known = {o.name for o in model.graph.output}
+    extended.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
+    return extended
+
+
 def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str] | None = None) -> Feeds:
     """Run once; outputs by name (all of them by default)."""
     runner = session(model)

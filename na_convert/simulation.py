@@ -17,12 +17,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import kernels, neurons, snn
 from .cut import cut_model
-from .errors import DataError, ModelError, UsageError
+from .errors import DataError, UsageError
 from .evaluate import Stateful, evaluate
 from .graph import is_ours
 from .neurons import IFState, MaxPoolCountsState
 from .runtime import Backend
-from .snn import TIMESTEPS, Snn
+from .snn import TIMESTEPS, Snn, chosen_layers
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -135,7 +135,7 @@ class NumpyState:
     ) -> None:
         graph = self._graph = network.graph
         neuron_nodes = snn.neuron_nodes(graph)
-        self._recorded = _recorded(
+        self._recorded = chosen_layers(
             {n.name: (n.inputs[0].name, n.outputs[0].name) for n in neuron_nodes}, record
         )
         self._encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
@@ -223,7 +223,7 @@ def folded_runner(
 ) -> Callable[[Feeds, int], Simulation]:
     """The model of a folded file, for any number of steps; its sessions are made once."""
     ours = [n for n in model.graph.node if n.domain == neurons.DOMAIN]
-    recorded = _recorded(
+    recorded = chosen_layers(
         {n.name: (n.input[0], n.output[0]) for n in ours if n.op_type in neurons.NEURON_OPS},
         record,
     )
@@ -282,14 +282,6 @@ def _check_timesteps(timesteps: int) -> None:
 
 
 Recorded: TypeAlias = dict[str, tuple[str, str]]
-
-
-def _recorded(known: Recorded, record: Sequence[str]) -> Recorded:
-    """The current's and the spikes' tensor of each neuron node in ``record``."""
-    unknown = [name for name in record if name not in known]
-    if unknown:
-        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
-    return {name: known[name] for name in record}
 
 
 def _both(recorded: Recorded) -> list[str]:

@@ -15,8 +15,9 @@ the graph without state is the ANN with its activations replaced.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -26,6 +27,8 @@ from . import neurons
 from .errors import ModelError
 from .graph import Carried, is_ours
 from .results import Neuron
+
+_Layer = TypeVar("_Layer")
 
 NEURONS = "na_convert.neurons"
 SOURCE_SHA256 = "na_convert.source_sha256"  # of the ANN's file
@@ -68,6 +71,14 @@ def parameters(node: gs.Node) -> IFParameters:
         return IFParameters(np.asarray(threshold), np.asarray(amplitude), initial)
     threshold_tensor, amplitude_tensor = node.inputs[-2:]
     return IFParameters(threshold_tensor.values, amplitude_tensor.values, initial)
+
+
+def chosen_layers(layers: Mapping[str, _Layer], record: Sequence[str]) -> dict[str, _Layer]:
+    """Those of ``layers`` that ``record`` names; raises ModelError for a name that is none."""
+    unknown = [name for name in record if name not in layers]
+    if unknown:
+        raise ModelError(f"the network has no neuron layer {unknown[0]!r}", node=unknown[0])
+    return {name: layers[name] for name in record}
 
 
 def float_type(node: gs.Node) -> np.dtype[np.floating]:

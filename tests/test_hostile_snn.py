@@ -109,8 +109,11 @@ def test_metadata_of_any_shape(files: dict[str, onnx.ModelProto], form: str) -> 
 def test_numbers_of_time_steps(files: dict[str, onnx.ModelProto], value: str) -> None:
     with pytest.raises(ModelError, match="description is damaged"):
         run(changed(files["folded"], "na_convert.timesteps", value))
-    with pytest.raises(ModelError, match="damaged"):
-        run(changed(files["int8"], "na_convert.fixed", value))
+    found = metadata(files["int8"], "na_convert.integer")
+    for number in (value, int(value) if value.removeprefix("-").isdigit() else None):
+        stored = json.dumps({**found, "timesteps": number})
+        with pytest.raises(ModelError, match="damaged"):
+            run(changed(files["int8"], "na_convert.integer", stored))
 
 
 @pytest.mark.parametrize("value", [None, "x", [1, "a"], -1, 10**12, float("nan"), {}, True])

@@ -288,7 +288,7 @@ def test_typical_activations_correct_the_mean_error() -> None:
     errors = {
         plain: np.abs((found - wanted).mean(axis=(0, 2, 3))).max() for plain, found in means.items()
     }
-    half_a_unit = worth(network.layers[1], layer).max() / 2  # biases are whole units
+    half_a_unit = worth(network, network.layers[1]).max() / 2  # biases are whole units
     assert errors[False] <= 1.001 * half_a_unit < errors[True]
 
 

@@ -18,9 +18,9 @@ _HOW = (
 )
 
 
-def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
-    """The model of ``network`` for exactly ``timesteps`` steps (its largest by default)."""
-    steps = network.timesteps if timesteps is None else timesteps
+def int8_parts(network: IntegerNetwork) -> Parts:
+    """The model of ``network`` for exactly its largest number of steps."""
+    steps = network.timesteps
     graph = network.snn.graph.copy()
     builder = StepBuilder(graph, network)
     units = builder.units()
@@ -35,7 +35,7 @@ def int8_parts(network: IntegerNetwork, timesteps: int | None = None) -> Parts:
     graph.outputs += [tensor for tensor in made if tensor not in outputs]  # kept, read or not
     graph.cleanup().toposort()
     graph.outputs = outputs
-    own = {"na_convert.form": FORM, KEY: describe(builder), "na_convert.fixed": str(steps)}
+    own = {"na_convert.form": FORM, KEY: describe(builder)}
     parts = export_parts(graph, network.snn.carried.with_metadata(own))
     document_integer(parts.light, network, FORM, _HOW)
     return parts

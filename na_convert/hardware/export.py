@@ -133,8 +133,8 @@ def from_tensors(program: Program, values: dict[str, Array]) -> NDArray[np.int32
     """The same from the float tensors that they are made of, [N, ...] by name."""
     parts = []
     for current in program.currents:
-        x = np.asarray(values[current.tensor], np.float32)
-        units = np.clip(np.rint(x * current.gain).astype(np.int64), current.low, current.high)
+        x = values[current.tensor]
+        units = integer.in_units(x, current.gain, current.low, current.high)
         parts.append(np.broadcast_to(units, (len(x), *current.shape)).reshape(len(x), -1))
     return np.concatenate(parts, axis=1).astype(np.int32)
 
