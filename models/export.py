@@ -17,7 +17,7 @@ from torch import nn
 def export_onnx(
     net: nn.Module,
     shape: tuple[int, ...],
-    path: Path,
+    path: str | Path,
     *,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
@@ -58,7 +58,7 @@ def export_onnx(
             model, {f"na_convert.{k}": json.dumps(v) for k, v in properties.items()}
         )
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    Path(path).write_bytes(model.SerializeToString())
 
 
 @contextmanager

@@ -1,0 +1,182 @@
+"""README and docs/: every code block runs, generated pages are up to date, the site builds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from . import build
+from .blocks import NOT_CODE, RUN, Runner, blocks
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+WITH_THE_EXAMPLE = ("README.md", "start.md")  # these take a minute, and share what they make
+GENERATED = (
+    "errors.md", "operators.md", "reference-cli.md", "reference-python.md",
+    "pictures/network.svg", "pictures/staircase.svg", "pictures/constant.svg",
+    "pictures/early.svg",
+)  # fmt: skip
+
+
+# --- code blocks ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Runner]:
+    """A folder in which README's paths lead somewhere, and what was run there."""
+    folder = tmp_path_factory.mktemp("example")
+    (folder / "examples").mkdir()
+    for name in ("resnet8-cifar10.onnx", "resnet8-cifar10.npz"):
+        shutil.copy(ROOT / "examples" / name, folder / "examples")
+    return folder, Runner()
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network and images, under the names that the pages of docs/ use."""
+    folder = tmp_path_factory.mktemp("stock")
+    onnx.save(build.low_bit_ann(), folder / "model.onnx")
+    x = build.images(600)
+    logits = _outputs(folder / "model.onnx", x)
+    gap = np.diff(np.sort(logits, axis=1)[:, -2:])[:, 0]
+    clear = np.argsort(-gap)[:300]  # where classes are far apart, so that the SNN finds them too
+    np.savez(folder / "images.npz", x=x[clear], labels=logits[clear].argmax(1))
+    np.save(folder / "images.npy", x[clear])
+    return folder
+
+
+def _outputs(path: Path, x: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path).run(None, {"x": x})[0]
+
+
+def test_the_summary_in_the_readme_is_what_is_printed(
+    example: tuple[Path, Runner], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder, runner = example
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "100")
+    runner.command("na-convert examples/resnet8-cifar10.onnx --data examples/resnet8-cifar10.npz")
+    shown = next(b.text for b in blocks(ROOT / "README.md") if b.language == "text")
+    assert _steady(shown) == _steady(capsys.readouterr().out)
+
+
+def _steady(summary: str) -> list[str]:
+    """The summary's table cells without what another machine or release may change."""
+    layers = summary[summary.index("Neuron layers") : summary.index("Checks")]
+    return [re.sub(r"\d+\.\d+ %|0\.\d+$", "#", line).strip() for line in layers.splitlines()]
+
+
+def test_code_of_the_readme_and_of_the_first_page_runs(
+    example: tuple[Path, Runner], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder, runner = example
+    monkeypatch.chdir(folder)
+    runner.page(ROOT / "README.md")
+    shown = capsys.readouterr().out
+    assert re.search(r"^T = 3: [\d.]+% agree, accuracy [\d.]+%$", shown, re.MULTILINE)
+    runner.page(DOCS / "start.md")
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name not in WITH_THE_EXAMPLE], ids=lambda p: p.stem
+)
+def test_code_of_the_page_runs(
+    page: Path, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / page.stem
+    shutil.copytree(stock, folder)
+    monkeypatch.chdir(folder)
+    Runner().page(page)
+
+
+def test_every_block_has_a_language_and_a_reason_if_it_is_not_run() -> None:
+    found = [b for page in (ROOT / "README.md", *PAGES) for b in blocks(page)]
+    unknown = [b.place for b in found if b.language not in (*RUN, *NOT_CODE)]
+    assert not unknown, f"blocks without a language, or with one that is not known: {unknown}"
+    fences = sum(len(re.findall("^```", p.read_text(), re.M)) for p in (ROOT / "README.md", *PAGES))
+    assert fences == 2 * len(found)
+
+
+def test_blocks_that_are_not_run_are_these() -> None:
+    found = {
+        f"{b.page}: {b.why_not}" for page in (ROOT / "README.md", *PAGES) for b in blocks(page)
+        if b.why_not
+    }  # fmt: skip
+    assert found == NOT_RUN
+
+
+NOT_RUN = {
+    "README.md: tests/test_packaging.py runs it, in a fresh environment",
+    "README.md: .ci/run is this command, tests/test_packaging.py compares them",
+    "README.md: tests/test_train_run.py runs it",
+    "start.md: tests/test_packaging.py runs it, in a fresh environment",
+    "calibration.md: needs CIFAR-10",
+    "data.md: starts a scheduler and workers, as tests/test_cluster.py does",
+    "hardware.md: needs a C compiler; tests/test_hardware.py compiles and runs it",
+    "netron.md: opens a browser and serves until Ctrl-C; tests/test_netron.py does it",
+    "nir-readers.md: tests/test_nir_readers_installed.py runs them, with readers.txt",
+    "pytorch.md: needs brevitas and onnxoptimizer",
+    "training.md: tests/test_train_run.py runs it",
+    "training.md: takes minutes; tests/test_finetune.py runs it at small size",
+    "training.md: takes minutes; tests/test_train_run.py runs it at small size",
+}
+
+
+# --- generated pages, links, the site -------------------------------------------------------------
+
+
+def test_generated_pages_are_up_to_date(tmp_path: Path) -> None:
+    run([sys.executable, str(DOCS / "generate.py"), str(tmp_path)], ROOT)
+    made = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert made == sorted(GENERATED)
+    for name in GENERATED:
+        same = (tmp_path / name).read_bytes() == (DOCS / name).read_bytes()
+        assert same, f"docs/{name} is not what the code says: run python docs/generate.py"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, heading in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if heading and file.suffix == ".md":
+            assert heading in _headings(file), f"{target}#{heading}"
+
+
+def _headings(page: Path) -> set[str]:
+    """The anchors that GitHub, and mkdocs, give the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed (extra `docs`)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    run(command, ROOT)
+    for page in PAGES:
+        assert (tmp_path / page.stem / "index.html").is_file()
+    assert (tmp_path / "index.html").is_file()
+
+
+def run(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
