@@ -50,15 +50,17 @@ def plain(
 ) -> Geometry:
     """A square kernel with the same padding at both ends that computes the same on ``size`` pixels.
 
-    ``pads`` at the beginning and the end of each axis. Raises NoGeometry where there is none: for
-    kernels whose sides differ by an odd number, without a stride that leaves room.
+    ``pads`` at the beginning and the end of each axis. Raises NoGeometry where there is none: where
+    kernel and pads, added up, are odd along one axis with a stride of 1, and even along another.
+    (Zeros up to a side k + |a - b| make the pads a and b of an axis one; with a stride of 1 so do
+    all that are larger by an even number, and with a larger stride all that are larger.)
     """
     weight = _without_dilation(weight, dilation)
     kernel = weight.shape[2:]
     ends = [
         (n + a + b - k) // s + 1 for n, (a, b), k, s in zip(size, pads, kernel, stride, strict=True)
     ]
-    widest = max(kernel) + max(max(pair) for pair in pads)
+    widest = max(k + abs(a - b) for k, (a, b) in zip(kernel, pads, strict=True))
     for side in range(max(kernel), widest + 2):
         found = [
             _padding(n, a, k, s, end, side)

@@ -51,7 +51,7 @@ def convolution(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
     try:
         found = geometry.plain(weight, value.shape[1:], pads, strides, dilations)
     except geometry.NoGeometry as why:
-        raise Unfit(str(why), "train with a square kernel") from None
+        raise Unfit(str(why), "train with a square kernel, padded alike along both axes") from None
     if value.biased and any(found.padding):  # at the border the offset is not there
         value = to.materialised(value, f"{g.label(node)}, with its offset")
     summed = found.weight.reshape(*found.weight.shape[:2], -1).sum(axis=2)
