@@ -24,7 +24,7 @@ class NIRGraph:
     type_check: bool = False
 
 
-_KINDS = ["Input", "Output", "Conv2d", "Affine", "Linear", "SumPool2d", "Flatten", "IF", "Scale"]
+_KINDS = ["Input", "Output", "Conv1d", "Conv2d", "Affine", "SumPool2d", "Flatten", "IF", "Scale"]
 METADATA = {"timesteps": 4, "input": "x"}
 STAND_IN = SimpleNamespace(NIRGraph=NIRGraph, **{kind: _stand_in(kind) for kind in _KINDS})
 

@@ -17,13 +17,15 @@ from na_convert import forms
 from na_convert.cli import main
 from na_convert.errors import CheckFailed, ModelError, NotConvertible, UsageError
 from na_convert.nir_file import export, verification
-from na_convert.nir_file.reference import Reference
+from na_convert.nir_readers import network as nir_network
+from na_convert.nir_readers.network import from_graph
+from na_convert.nir_readers.simulate import simulate
 from na_convert.result_json import to_json
 from na_convert.results import Figure, NirExport
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn
 
-from . import build, spiking
+from . import build, nir_nets, spiking
 
 nir = pytest.importorskip("nir", reason="the package nir is not installed (extra nir)")
 pytestmark = pytest.mark.nir
@@ -52,10 +54,10 @@ def on_grid(name: str) -> Snn:
 
 
 def counted(path: Path, x: np.ndarray, steps: int) -> dict[str, np.ndarray]:
-    """Spike counts by IF node of the graph in ``path``."""
-    reference = Reference(nir.read(path))
-    runs = [reference.step(x) for _ in range(steps)]
-    return {name: np.sum([r.spikes[name] for r in runs], axis=0) for name in runs[0].spikes}
+    """Spike counts by IF node of the file at ``path``, as readers are judged by."""
+    inputs = np.repeat(x[None].astype(np.float64), steps, axis=0)
+    spikes = simulate(nir_network.read(path), inputs).spikes
+    return {name: fired.sum(axis=0) for name, fired in spikes.items()}
 
 
 # --- the same spikes ------------------------------------------------------------------------------
@@ -295,6 +297,43 @@ def test_a_change_in_the_file_is_found(
     monkeypatch.setattr(export.file, "read", changed)
     with pytest.raises(CheckFailed, match="NIR"):
         exported(spiking.residual(), tmp_path)
+
+
+def test_other_thresholds_with_weights_to_match_are_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = export.file.read
+
+    def doubled(path: Path) -> object:
+        graph = read(path)
+        for source, target in graph.edges:
+            if hasattr(graph.nodes[target], "v_threshold"):
+                graph.nodes[source].weight = graph.nodes[source].weight * np.float32(2)
+                graph.nodes[source].bias = graph.nodes[source].bias * np.float32(2)
+                graph.nodes[target].v_threshold = graph.nodes[target].v_threshold * np.float32(2)
+        return graph
+
+    monkeypatch.setattr(export.file, "read", doubled)
+    assert exported(spiking.mlp(), tmp_path).other_counts == 0
+
+
+def test_a_tie_excuses_its_own_sample_and_what_is_behind_it_alone() -> None:
+    network = from_graph(nir_nets.layered())
+    layers = {"first": "n1", "last": "n2"}
+    ties = {"n1": np.array([0, 0, 0]), "n2": np.array([0, 1, 0])}
+    seen = {name: verification.Layer(0, ties[name], 0.0) for name in ties}
+    reached = verification.reached_by_ties(network, layers, seen)
+    assert {name: each.tolist() for name, each in reached.items()} == {
+        "first": [False, False, False], "last": [False, True, False],
+    }  # fmt: skip
+    spikes = {"first": np.ones((4, 3, 12)), "last": np.ones((4, 3, 8))}
+    for layer, sample, passed in (("last", 1, True), ("last", 0, False), ("first", 1, False)):
+        counts = {name: fired.sum(axis=0) for name, fired in spikes.items()}
+        counts[layer][sample, 0] = 3
+        assert verification.counts_figure(counts, spikes, reached).passed == passed
+    seen["n1"] = verification.Layer(0, np.array([1, 0, 0]), 0.0)
+    reached = verification.reached_by_ties(network, layers, seen)
+    assert reached["last"].tolist() == [True, True, False]
 
 
 def test_nodes_that_nir_cannot_hold_are_refused(

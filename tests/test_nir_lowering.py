@@ -17,10 +17,11 @@ from na_convert.evaluate import evaluate
 from na_convert.nir_file import geometry, maxima, movement, outside
 from na_convert.nir_file.encoding import encode
 from na_convert.nir_file.lowering import lower
-from na_convert.nir_file.network import Network
+from na_convert.nir_file.network import Network, Node
 from na_convert.nir_file.pulse import BIAS, LONGEST, with_pulses
-from na_convert.nir_file.reference import Reference, Step
 from na_convert.nir_readers.law import OURS, Law, fire
+from na_convert.nir_readers.network import from_graph
+from na_convert.nir_readers.simulate import Deviation, Recording, simulate
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn
 
@@ -37,7 +38,7 @@ def lowered(snn: Snn, membrane: str = "metadata") -> tuple[Network, Snn]:
 
 
 def as_nir(network: Network) -> Any:
-    """What `nir` would give back, as far as `Reference` looks at it."""
+    """What `nir` would give back, as far as `from_graph` looks at it."""
     nodes = {}
     for name, node in network.nodes.items():
         values = dict(node.values)
@@ -45,15 +46,20 @@ def as_nir(network: Network) -> Any:
             values = {"r": np.ones(node.shape), "v_threshold": np.ones(node.shape)}
         if node.kind == "SumPool2d":
             values["padding"] = np.zeros(2, np.int64)
+        if node.kind in ("Conv1d", "Conv2d"):
+            values |= {"dilation": 1, "groups": 1}
+        if node.kind == "Flatten":
+            values = {"start_dim": -len(node.given), "end_dim": -1}
         start = np.reshape(node.initial, (-1, *[1] * (len(node.shape) - 1)))
         metadata = {"initial_membrane": start if np.ndim(node.initial) else node.initial}
         nodes[name] = type(node.kind, (SimpleNamespace,), {})(**values, metadata=metadata)
     return SimpleNamespace(nodes=nodes, edges=network.edges)
 
 
-def run(network: Network, x: np.ndarray, steps: int) -> list[Step]:
-    reference = Reference(as_nir(network))
-    return [reference.step(x) for _ in range(steps)]
+def run(network: Network, x: np.ndarray, steps: int, **options: Any) -> Recording:
+    """``x`` [N, ...] at each of ``steps`` steps."""
+    inputs = np.repeat(x[None].astype(np.float64), steps, axis=0)
+    return simulate(from_graph(as_nir(network)), inputs, **options)
 
 
 def same_spikes(snn: Snn, network: Network, steps: int = 4) -> None:
@@ -62,11 +68,11 @@ def same_spikes(snn: Snn, network: Network, steps: int = 4) -> None:
     wanted = numpy_engine(snn, steps, names, np.float64)(feeds)
     found = run(network, feeds["x"], steps)
     for name in names:
-        spikes = np.stack([step.spikes[network.layers[name]] for step in found])
+        spikes = found.spikes[network.layers[name]]
         np.testing.assert_array_equal(spikes, wanted.spikes[name])
         assert np.any(spikes)
     for node, tensor in network.outputs.items():
-        mean = np.mean([step.outputs[node] for step in found], axis=0)
+        mean = found.values[node].mean(axis=0)
         np.testing.assert_allclose(mean, wanted.outputs[steps][tensor], rtol=1e-5, atol=1e-5)
 
 
@@ -194,16 +200,14 @@ def test_a_plain_convolution_computes_the_same(data: st.DataObject) -> None:
         return
     assert not differ
     assert found.weight.shape[2] == found.weight.shape[3]
-    node = SimpleNamespace(
-        weight=found.weight, bias=np.zeros(3), stride=found.stride, padding=found.padding
-    )
-    convolution = type("Conv2d", (SimpleNamespace,), vars(node))
-    graph = SimpleNamespace(
-        nodes={"input": type("Input", (), {})(), "c": convolution(**vars(node)),
-               "output": type("Output", (), {})()},
-        edges=[("input", "c"), ("c", "output")],
-    )  # fmt: skip
-    result = Reference(graph).step(x).outputs["output"]
+    values = {"weight": found.weight, "bias": np.zeros(3)}
+    values |= {"stride": np.asarray(found.stride), "padding": np.asarray(found.padding)}
+    nodes = {
+        "input": Node("Input", (), ()), "c": Node("Conv2d", (), (), values),
+        "output": Node("Output", (), ()),
+    }  # fmt: skip
+    made = Network(nodes, (("input", "c"), ("c", "output")), "x", {}, {})
+    result = run(made, x, 1).output[0]
     padded = np.pad(x, [(0, 0), (0, 0), *pads])
     wanted = np.zeros_like(result)
     for i, j in np.ndindex(*result.shape[2:]):
@@ -236,9 +240,7 @@ def test_one_dimension() -> None:
     wanted = numpy_engine(snn, 3, [n.name for n in snn.neurons], np.float64)({"x": x})
     found = run(network, x, 3)
     for name, node in network.layers.items():
-        np.testing.assert_array_equal(
-            np.stack([step.spikes[node] for step in found]), wanted.spikes[name]
-        )
+        np.testing.assert_array_equal(found.spikes[node], wanted.spikes[name])
 
 
 @pytest.mark.parametrize(
@@ -330,9 +332,7 @@ def test_a_quantiser_of_the_input_stays_outside() -> None:
     wanted = numpy_engine(snn, 3, [n.name for n in snn.neurons], np.float64)(feeds)
     found = run(network, x, 3)
     for name, node in network.layers.items():
-        np.testing.assert_array_equal(
-            np.stack([step.spikes[node] for step in found]), wanted.spikes[name]
-        )
+        np.testing.assert_array_equal(found.spikes[node], wanted.spikes[name])
 
 
 def test_what_follows_the_linear_part_of_the_readout_stays_outside() -> None:
@@ -372,6 +372,26 @@ def test_a_max_pool_of_spikes_is_made_of_neurons(
         0 if membrane == "pulse" else 2 * -(-timesteps // 3)
     )
     assert np.ndim(network.nodes[first].initial) == 0
+
+
+@pytest.mark.parametrize(
+    "law", [Law(reset="zero"), Law(strict=True), Law(reset="zero", strict=True)]
+)
+def test_the_neurons_of_a_max_pool_fire_alike_under_a_hard_reset(law: Law) -> None:
+    """Under the same spikes of the layers: those themselves would differ."""
+    snn = replace(pooled(POOL), timesteps=5)
+    network, _ = lowered(snn)
+    x = spiking.samples(snn, 3)["x"]
+    ours = run(network, x, 5)
+    layers = {node: ours.spikes[node] for node in network.layers.values()}
+    theirs = run(network, x, 5, deviation=Deviation(law), given=layers)
+    pools = [n for n, node in network.nodes.items() if node.onnx.startswith(maxima.MAXIMA)]
+    assert len(pools) == 2
+    for name in pools:
+        np.testing.assert_array_equal(theirs.spikes[name], ours.spikes[name])
+        assert np.any(ours.spikes[name])
+    first = next(iter(layers))
+    assert not np.array_equal(theirs.spikes[first], ours.spikes[first]) or law.reset != "zero"
 
 
 def test_a_max_pool_of_sums_is_refused() -> None:
@@ -428,13 +448,11 @@ def test_where_elements_come_from_is_found_by_moving_numbers() -> None:
 def test_a_pulse_starts_every_membrane_at_half_a_threshold() -> None:
     network, _ = lowered(spiking.residual(), "pulse")
     assert all(np.all(node.initial == 0) for node in network.nodes.values())
-    reference = Reference(as_nir(network))
-    x = spiking.samples(spiking.residual(), 1)["x"]
-    for step in range(40):
-        fired = reference.step(x).spikes
-        for name in ("start", "start1"):
-            assert np.all(fired[name][:, 0] == 1)
-            assert np.all(fired[name][:, 1] == (step > 0))
+    fired = run(network, spiking.samples(spiking.residual(), 1)["x"], 40).spikes
+    for name in ("start", "start1"):
+        assert np.all(fired[name][:, :, 0] == 1)
+        assert np.all(fired[name][1:, :, 1] == 1)
+        assert not np.any(fired[name][0, :, 1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -281,20 +281,19 @@ def test_layers_are_called_as_in_the_snn() -> None:
     assert from_graph(graph).neurons["n2"].layer == "n2"
 
 
-def test_a_linear_node_is_an_affine_one_without_bias() -> None:
-    graph = nir_nets.layered()
-    weight = graph.nodes["second"].weight
-    graph.nodes["second"] = nir_nets.STAND_IN.Linear(weight=weight)
-    op: Any = from_graph(graph).ops["second"]
-    np.testing.assert_array_equal(op.bias, np.zeros(8))
-
-
 def _with_scale(graph: Any) -> None:
     graph.nodes["second"] = nir_nets.STAND_IN.Scale(scale=np.ones(12))
 
 
 def _with_cycle(graph: Any) -> None:
     graph.edges.append(("n2", "first"))
+
+
+def _with_groups(graph: Any) -> None:
+    weight = np.ones((8, 12, 1), np.float32)
+    graph.nodes["second"] = nir_nets.STAND_IN.Conv1d(
+        weight=weight, bias=np.zeros(8), stride=1, padding=0, dilation=1, groups=2
+    )
 
 
 def _without_input(graph: Any) -> None:
@@ -330,7 +329,8 @@ def test_thresholds_that_are_not_above_zero_are_refused() -> None:
     [
         (_with_scale, "'second' is a Scale"),
         (_with_cycle, "its nodes form a cycle"),
-        (_without_input, "0 Input nodes instead of one"),
+        (_without_input, "0 Input and 1 Output nodes"),
+        (_with_groups, "'second' has groups or dilation"),
         (_with_edge_twice, "an edge stands there twice"),
         (_with_edge_to_nowhere, "an edge to 'gone', which is no node"),
         (_with_resistance, "'n2' has r other than 1"),

@@ -4,6 +4,6 @@ Communications 2024), which other simulators and neuromorphic hardware read.
 In the order of the data: `encoding` (the membrane at the first step, no rounding), `boundaries`
 (where the NIR graph begins and ends), `lowering` (with `operators`, `maxima`, `movement`,
 `values`, `geometry`, `builder`) to a `network`; `pulse` (membranes that start at 0); `targets`
-(what a reader cannot hold); `file` (to HDF5 and back); `verification` (with `reference`, NIR in
-numpy). `export` is all of it. docs/nir.md.
+(what a reader cannot hold); `outside` (what the Input takes); `file` (to HDF5 and back);
+`verification` (with NIR in numpy, `nir_readers.simulate`). `export` is all of it. docs/nir.md.
 """

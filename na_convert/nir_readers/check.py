@@ -92,6 +92,7 @@ def check_readers(
     start = time.perf_counter()
     tell = progress or silent
     network = nir_network.read(Path(nir_file))
+    _require_one_output(network, nir_file)
     chosen, missing = (readers.find(asked), []) if asked else readers.installed()
     if not chosen:
         raise UsageError(
@@ -161,6 +162,14 @@ def _timesteps(network: Network, path: str | Path, asked: int | None) -> int:
             "`na-convert export`", remedy="give -T, or export it with na-convert",
         )  # fmt: skip
     return int(said)
+
+
+def _require_one_output(network: Network, path: str | Path) -> None:
+    if len(network.outputs) > 1:
+        raise ModelError(
+            f"{path}: {len(network.outputs)} Output nodes; files with one are checked",
+            remedy="export the ANN with the one output that is to be checked",
+        )
 
 
 def _check_origin(

@@ -1,7 +1,8 @@
-"""A NIR file of ours as plain arrays: what the reference simulates, and readers are judged by.
+"""A NIR file of ours as plain arrays: what the reference simulates, and all else is judged by.
 
 The package ``nir`` opens the file. Only what ``na-convert export`` writes is understood: one Input,
-one Output, Conv1d, Conv2d, Affine, Linear, SumPool2d, AvgPool2d, Flatten and IF, without cycles.
+Outputs, Conv1d and Conv2d without groups and dilation, Affine, SumPool2d, Flatten of all axes and
+IF, without cycles. It knows nothing of SNN files.
 """
 
 from __future__ import annotations
@@ -32,14 +33,12 @@ class Wire:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution; ``weight`` [M, C/groups, ...], ``bias`` [M], the rest one entry per axis."""
+    """A convolution; ``weight`` [M, C, ...], ``bias`` [M], the rest one entry per axis."""
 
     weight: Array
     bias: Array
     strides: tuple[int, ...]
     padding: tuple[int, ...]
-    dilations: tuple[int, ...]
-    groups: int
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class Pool:
-    """Sums over windows, or their means."""
+    """Sums over windows."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     padding: tuple[int, ...]
-    mean: bool
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,13 @@ Op: TypeAlias = Wire | Conv | Linear | Pool | Flatten | Neurons
 class Network:
     """The graph, its nodes in an order of execution, and what the file says of itself.
 
-    ``sources`` are the nodes whose outputs a node sums; ``metadata`` as it stands in the file.
+    ``sources`` are the nodes whose outputs a node sums; ``outputs`` the Output nodes; ``metadata``
+    as it stands in the file.
     """
 
     ops: dict[str, Op]
     sources: dict[str, tuple[str, ...]]
+    outputs: tuple[str, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,9 +106,8 @@ class Network:
 
     @property
     def output(self) -> str:
-        """The Output node: the only one that nothing reads."""
-        read = {source for sources in self.sources.values() for source in sources}
-        return next(name for name in reversed(self.ops) if name not in read)
+        """The first Output node."""
+        return self.outputs[0]
 
 
 def read(path: Path) -> Network:
@@ -132,17 +131,12 @@ def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
     nodes, edges = getattr(graph, "nodes", None), [tuple(edge) for edge in graph.edges]
     if not nodes:
         raise ModelError(f"{where}: holds no graph", remedy=_REMEDY)
-    kinds = [type(node).__name__ for node in nodes.values()]
-    if kinds.count("Output") > 1:
+    kinds = {name: type(node).__name__ for name, node in nodes.items()}
+    inputs, outputs = ([n for n, kind in kinds.items() if kind == k] for k in ("Input", "Output"))
+    if len(inputs) != 1 or not outputs:
         raise ModelError(
-            f"{where}: {kinds.count('Output')} Output nodes; files with one are checked",
-            remedy="export the ANN with the one output that is to be checked",
+            f"{where}: {len(inputs)} Input and {len(outputs)} Output nodes", remedy=_REMEDY
         )
-    for kind in ("Input", "Output"):
-        if kinds.count(kind) != 1:
-            raise ModelError(
-                f"{where}: {kinds.count(kind)} {kind} nodes instead of one", remedy=_REMEDY
-            )
     if len(set(edges)) != len(edges):
         raise ModelError(f"{where}: an edge stands there twice", remedy=_REMEDY)
     sources = {name: tuple(s for s, d in edges if d == name) for name in nodes}
@@ -155,7 +149,8 @@ def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
         raise ModelError(f"{where}: its nodes form a cycle", remedy=_REMEDY) from found
     metadata = _metadata(graph)
     ops = {name: _op(name, nodes[name], where) for name in order}
-    return Network(ops, {name: sources[name] for name in order}, metadata)
+    ordered = {name: sources[name] for name in order}
+    return Network(ops, ordered, tuple(outputs), metadata)
 
 
 def _check_size(path: Path) -> None:
@@ -204,18 +199,14 @@ def _op(name: str, node: Any, where: str) -> Op:
         axes = np.ndim(node.weight) - 2
         if isinstance(node.padding, str):
             raise ModelError(f"{where}: {name!r} pads by {node.padding!r}", remedy=_REMEDY)
-        return Conv(
-            np.asarray(node.weight), np.asarray(node.bias), _sizes(node.stride, axes),
-            _sizes(node.padding, axes), _sizes(node.dilation, axes), int(node.groups),
-        )  # fmt: skip
+        if int(node.groups) != 1 or set(_sizes(node.dilation, axes)) != {1}:
+            raise ModelError(f"{where}: {name!r} has groups or dilation", remedy=_REMEDY)
+        strides, padding = _sizes(node.stride, axes), _sizes(node.padding, axes)
+        return Conv(np.asarray(node.weight), np.asarray(node.bias), strides, padding)
     if kind == "Affine":
         return Linear(np.asarray(node.weight), np.asarray(node.bias))
-    if kind == "Linear":
-        weight = np.asarray(node.weight)
-        return Linear(weight, np.zeros(len(weight), weight.dtype))
-    if kind in ("SumPool2d", "AvgPool2d"):
-        shape = [_sizes(value, 2) for value in (node.kernel_size, node.stride, node.padding)]
-        return Pool(shape[0], shape[1], shape[2], mean=kind == "AvgPool2d")
+    if kind == "SumPool2d":
+        return Pool(*(_sizes(value, 2) for value in (node.kernel_size, node.stride, node.padding)))
     if kind == "Flatten":
         if int(node.start_dim) > 1 or int(node.end_dim) != -1:
             raise ModelError(f"{where}: {name!r} flattens some axes alone", remedy=_REMEDY)

@@ -1,7 +1,8 @@
 """A NIR network in numpy, all time steps of a layer at once: our reference, and ways to deviate.
 
-The equations are those of `neurons` (soft reset, fires at the threshold, unclipped); the linear
-operators are the kernels that verification uses everywhere.
+It says what a file means: when it is written (`nir_file.verification`), and when other simulators
+are compared with it. The neuron is `law.OURS` (soft reset, fires at the threshold, unclipped); the
+linear operators are the kernels that verification uses everywhere.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def simulate(
 ) -> Recording:
     """Run ``network`` on ``inputs`` [T, N, ...] in ``dtype``.
 
-    With ``given``, spikes by layer, each layer passes those on instead of its own: every current
+    With ``given``, spikes by layer, these layers pass those on instead of their own: every current
     is then what it would be behind these spikes. ``stem`` are currents [T, N, ...] of layers that
     take the place of those computed here.
     """
@@ -72,7 +73,8 @@ def simulate(
                 total = np.broadcast_to(stem[name], total.shape).astype(dtype)
             currents[name] = total
             spikes[name] = fire(deviation.law, total, op.threshold, op.initial)
-            values[name] = spikes[name] if given is None else given[name].astype(dtype)
+            forced = None if given is None else given.get(name)
+            values[name] = spikes[name] if forced is None else forced.astype(dtype)
         else:
             values[name] = _apply(op, total)
     return Recording(currents, spikes, values[network.output], values)
@@ -103,17 +105,16 @@ def _apply(op: Op, x: Array) -> Array:
 
 def _on_batch(op: Op, x: Array) -> Array:
     if isinstance(op, Conv):
-        node = _node("Conv", op.strides, op.padding, dilations=op.dilations, group=op.groups)
+        node = _node("Conv", op.strides, op.padding)
         weights = [op.weight.astype(x.dtype), op.bias.astype(x.dtype)]
         return kernels.conv(node, [x, *weights], x.dtype)
     if isinstance(op, Linear):
         y: Array = x @ op.weight.astype(x.dtype).T + op.bias.astype(x.dtype)
         return y
     if isinstance(op, Pool):
-        total = kernels.sum_pool(
-            _node("AveragePool", op.strides, op.padding, kernel_shape=op.kernel), x
+        return kernels.sum_pool(
+            _node("AveragePool", op.strides, op.padding, kernel_shape=list(op.kernel)), x
         )
-        return total / np.prod(op.kernel) if op.mean else total
     if isinstance(op, Flatten):
         return x.reshape(len(x), -1)
     return x
@@ -121,5 +122,4 @@ def _on_batch(op: Op, x: Array) -> Array:
 
 def _node(kind: str, strides: tuple[int, ...], padding: tuple[int, ...], **attrs: Any) -> gs.Node:
     pads = [*padding, *padding]
-    listed = {k: list(v) if isinstance(v, tuple) else v for k, v in attrs.items()}
-    return gs.Node(op=kind, attrs={"strides": list(strides), "pads": pads, **listed})
+    return gs.Node(op=kind, attrs={"strides": list(strides), "pads": pads, **attrs})
