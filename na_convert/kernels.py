@@ -31,7 +31,7 @@ def conv(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     """Conv in any number of dimensions, as one matrix product per sample."""
     x, w = _present(inputs[0]), _present(inputs[1])
     kernel, strides, dilations = _geometry(node, w.shape[2:])
-    pads = _pads(node, x.shape[2:], kernel, strides, dilations)
+    pads = pads_of(node, x.shape[2:], kernel, strides, dilations)
     y = _convolve(_padded(x, pads, 0), w, strides, dilations, int(node.attrs.get("group", 1)))
     return _add_bias(y, inputs)
 
@@ -133,7 +133,7 @@ def _pool_windows(node: gs.Node, x: Array, padding: float) -> list[Array]:
     """One view per position inside the kernel, each [N, C, output ...]."""
     kernel, strides, dilations = _geometry(node, node.attrs["kernel_shape"])
     size = x.shape[2:]
-    pads = _pads(node, size, kernel, strides, dilations)
+    pads = pads_of(node, size, kernel, strides, dilations)
     ceil = bool(node.attrs.get("ceil_mode", 0))
     outputs, beyond = [], []
     for n, k, s, d, (before, after) in zip(size, kernel, strides, dilations, pads, strict=True):
@@ -278,7 +278,7 @@ def _geometry(node: gs.Node, kernel: Sequence[int]) -> tuple[list[int], list[int
     return kernel, strides, dilations
 
 
-def _pads(
+def pads_of(
     node: gs.Node,
     size: Sequence[int],
     kernel: Sequence[int],

@@ -45,7 +45,7 @@ def read_conv(reader: Reader, node: gs.Node) -> list[Value]:
     shape = reader.shape(node.inputs[0])
     if shape is None and node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise NoIntegerForm("auto_pad depends on the image size", "export with explicit pads")
-    pairs = kernels._pads(node, (shape or (0,) * (rank + 1))[1:], weight.shape[2:], strides,
+    pairs = kernels.pads_of(node, (shape or (0,) * (rank + 1))[1:], weight.shape[2:], strides,
                           dilations)  # fmt: skip
     pads = (*(a for a, _ in pairs), *(b for _, b in pairs))
     window = Window(strides, pads, dilations, int(node.attrs.get("group", 1)))

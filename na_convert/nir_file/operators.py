@@ -10,6 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from .. import graph as g
+from ..kernels import pads_of
 from ..regions import data_inputs
 from ..snn import parameters
 from ..unit_scale import bias_of, data_of, data_position, weight_position
@@ -272,21 +273,11 @@ def _pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """Padding at the beginning and the end of each axis."""
-    auto = str(node.attrs.get("auto_pad", "NOTSET"))
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        needed = [
-            max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-            for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
-        ]
-        less = [n // 2 if auto == "SAME_UPPER" else n - n // 2 for n in needed]
-        return [(a, n - a) for a, n in zip(less, needed, strict=True)]
-    pads = [int(p) for p in node.attrs.get("pads") or [0] * 2 * len(size)]
-    if auto == "VALID":
-        pads = [0] * len(pads)
-    if any(p < 0 for p in pads):
+    """As `pads_of`; raises Unfit where they crop."""
+    pads = pads_of(node, size, kernel, strides, dilations)
+    if any(p < 0 for pair in pads for p in pair):
         raise Unfit("negative padding", "crop nothing in the ANN")
-    return list(zip(pads[: len(size)], pads[len(size) :], strict=True))
+    return pads
 
 
 def _axes(node: gs.Node, rank: int) -> list[int]:
