@@ -28,6 +28,11 @@ DATA_POSITIONS = {
     "Upsample": (0,),
 }
 
+# Operators whose outputs are their first input's values, moved about.
+MOVING = (
+    "DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)  # fmt: skip
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 AVERAGING_OPS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 

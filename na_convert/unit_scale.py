@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from .activation import Staircase, read_activation
 from .graph import is_constant, is_ours, is_standard, label, producer
-from .regions import data_inputs
+from .regions import MOVING, data_inputs
 from .snn import neuron_nodes, parameters
 
 Array: TypeAlias = NDArray[Any]
@@ -36,9 +36,8 @@ Scale: TypeAlias = NDArray[np.float64]
 ABSORBING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Div")
 SUMS = ("Add", "Sub", "Sum")
 PASSING = (
-    "AveragePool", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GlobalAveragePool",
-    "Identity", "MaxPool", "Neg", "Pad", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Upsample",
+    *MOVING, "AveragePool", "Concat", "Expand", "GlobalAveragePool", "MaxPool", "Neg", "Pad",
+    "ReduceMean", "ReduceSum", "Relu", "Resize", "Upsample",
 )  # fmt: skip
 KEEPS_CHANNELS = ("AveragePool", "GlobalAveragePool", "Identity", "MaxPool", "Neg", "Pad", "Relu")
 ONE: Scale = np.ones(())

@@ -15,11 +15,9 @@ from na_convert.graph import (
     producer,
     rename,
 )
+from na_convert.regions import MOVING
 
-_MOVING = (
-    "MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity",
-    "DepthToSpace", "SpaceToDepth", "Gather",
-)  # fmt: skip
+_MOVING = (*MOVING, "MaxPool")  # what commutes with a dequantisation
 _MAX_DEPTH = 10_000
 
 

@@ -35,6 +35,7 @@ from na_convert.activation import NeuronParameters, Ramp, Staircase, read_activa
 from na_convert.neurons import ACTIVATION_OPS, INITIAL_MEMBRANE
 from na_convert.regions import (
     AVERAGING_OPS,
+    MOVING,
     WEIGHTED_OPS,
     ancestors,
     data_inputs,
@@ -47,11 +48,7 @@ from .affine import obstacle, pool_attributes
 
 NAME = "to_spiking"
 
-# Operators whose outputs are their inputs' values, moved about (or all of them turned round).
-_MOVING = (
-    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "Neg", "Reshape", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-)  # fmt: skip
+_KEEPING = (*MOVING, "Concat", "Neg")  # spikes stay spikes of the same size, or turn round
 
 
 @dataclass(frozen=True)
@@ -339,7 +336,7 @@ def _spike_value(tensor: gs.Tensor) -> float:
     if g.is_ours(source, *ACTIVATION_OPS):
         amplitude = read_activation(source).neuron().amplitude
         return float(np.float32(abs(amplitude.item()))) if amplitude.size == 1 else 1.0
-    if g.is_ours(source, "MaxPoolCounts") or g.is_standard(source, *_MOVING):
+    if g.is_ours(source, "MaxPoolCounts") or g.is_standard(source, *_KEEPING):
         parts = {_spike_value(t) for t in data_inputs(source)}
         return parts.pop() if len(parts) == 1 else 1.0
     return 1.0

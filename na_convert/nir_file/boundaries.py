@@ -14,15 +14,12 @@ import onnx_graphsurgeon as gs
 from .. import graph as g
 from ..errors import NotConvertible
 from ..evaluate import evaluate
-from ..regions import ancestors, data_inputs, descendants
+from ..regions import MOVING, ancestors, data_inputs, descendants
 from ..snn import neuron_nodes
 from .network import Array, Shape
 from .operators import OPERATORS
 
-MOVING = (
-    "Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-)  # fmt: skip
+MOVED = (*MOVING, "Cast", "Dropout", "Expand", "Pad")  # what `movement` finds out by running it
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def _known(node: gs.Node) -> bool:
     """Whether there is a NIR counterpart, as far as the operator goes."""
     if g.is_ours(node):
         return node.op in (*OPERATORS, "Encode", "Decode")
-    return g.is_standard(node, *OPERATORS, *MOVING)
+    return g.is_standard(node, *OPERATORS, *MOVED)
 
 
 def _ends(graph: gs.Graph, neurons: Sequence[gs.Node]) -> tuple[list[str], list[str]]:

@@ -29,7 +29,7 @@ from ..regions import data_inputs
 from ..results import Refusal
 from ..snn import Snn, neuron_nodes
 from . import movement
-from .boundaries import MOVING, Boundaries, boundaries
+from .boundaries import MOVED, Boundaries, boundaries
 from .builder import Builder, Unfit
 from .network import Array, Network, Node, tidied
 from .operators import OPERATORS, why_not
@@ -89,7 +89,7 @@ class _Walk:
 
     def take(self, node: gs.Node) -> None:
         """Follow ``node``; if it cannot be, it is noted in ``refused``."""
-        if g.is_standard(node, *MOVING):
+        if g.is_standard(node, *MOVED):
             before = data_inputs(node)[0].name
             for tensor in node.outputs:
                 self._origins[tensor.name] = self._origins.get(before, before)
