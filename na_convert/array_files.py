@@ -12,7 +12,6 @@ DataError are
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .size_guard import machine_memory
 
 Array: TypeAlias = NDArray[Any]
 Header: TypeAlias = tuple[tuple[int, ...], np.dtype[Any]]
@@ -147,7 +147,7 @@ def _require_size(path: Path, name: str, header: Header, stored: int) -> None:
 
 def _require_no_bomb(path: Path, headers: Mapping[str, Header], compressed: int) -> None:
     total = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     if total > memory:
         raise DataError(
             f"{path}: holds {total / 2**30:.1f} GiB, and this machine has "

@@ -14,7 +14,6 @@ far above what networks need. Raises ModelError, in one line each:
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from math import prod
@@ -25,7 +24,7 @@ from onnx import TensorProto
 
 from .errors import ModelError
 from .protos import all_nodes, tensors_of, with_subgraphs
-from .size_guard import check_elements
+from .size_guard import check_elements, machine_memory
 
 MOST_BYTES = 2**31  # of a protobuf
 MOST_NODES = 30_000  # after local functions are inlined
@@ -65,7 +64,7 @@ def check_external(path: Path, model: onnx.ModelProto) -> None:
                 remedy="keep the .data file of the same export beside the model",
             )
         total += needed
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     if total > memory:
         raise ModelError(
             f"{path}: weights of {total / 2**30:.1f} GiB, and this machine has "

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from na_convert.errors import CheckFailed, ModelError, UsageError
+from na_convert.choices import NIR_TARGETS
+from na_convert.errors import ModelError, UsageError
+from na_convert.nir_file import file, targets
 from na_convert.nir_readers import network as nir_network
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
@@ -349,19 +351,28 @@ def test_without_the_package_nir_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "nir", None)
-    with pytest.raises(UsageError, match="needs the package nir: pip install"):
+    with pytest.raises(UsageError, match=r"need the package nir \(.*\): pip install 'na-"):
         nir_network.read(FILE)
 
 
 def test_a_package_nir_that_is_too_old_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nir", SimpleNamespace(version="1.0.4"))
     with pytest.raises(
-        UsageError, match=r"nir 1\.0\.4 is too old to read these files: pip install"
+        UsageError, match=r"nir 1\.0\.4 is older than 1\.0\.8, which NIR files need: pip install"
     ):
         nir_network.read(FILE)
 
 
+def test_the_oldest_nir_is_the_one_that_the_extra_asks_for() -> None:
+    asked = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert f'"nir>={".".join(map(str, file.OLDEST))}"' in asked
+
+
 # --- which readers --------------------------------------------------------------------------------
+
+
+def test_the_targets_are_those_that_options_know() -> None:
+    assert tuple(targets.TARGETS) == NIR_TARGETS
 
 
 def test_a_reader_that_is_none_is_refused() -> None:
@@ -379,7 +390,3 @@ def test_a_reader_that_is_missing_is_an_error_when_it_was_asked_for(
         readers.find("sinabs")
     monkeypatch.setattr(readers, "find_spec", lambda name: None)
     assert readers.installed() == ([], list(readers.NAMES))
-
-
-def test_check_failed_is_what_a_deviation_is_for_scripts() -> None:
-    assert CheckFailed("x").exit_code == 1

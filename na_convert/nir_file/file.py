@@ -6,6 +6,7 @@ the SNN's node that it stands for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,26 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, UsageError
+from ..size_guard import machine_memory
 from .network import Network, Node
+
+_INSTALL = "pip install 'na-convert[nir]'"
+
+
+OLDEST = (1, 0, 8)  # of nir, as the extra `nir` asks for
 
 
 def require() -> Any:
-    """The package ``nir``; raises UsageError with what to install where it is missing."""
+    """The package ``nir``; raises UsageError, with what to install, if it is missing or too old."""
     try:
         import nir
     except ImportError as error:
+        raise UsageError(f"NIR files need the package nir ({error})", remedy=_INSTALL) from None
+    if tuple(int(part) for part in re.findall(r"\d+", nir.version)[:3]) < OLDEST:
         raise UsageError(
-            f"NIR files need the package nir ({error})", remedy="pip install 'na-convert[nir]'"
-        ) from None
+            f"nir {nir.version} is older than {'.'.join(map(str, OLDEST))}, which NIR files need",
+            remedy=_INSTALL,
+        )
     return nir
 
 
@@ -35,13 +45,41 @@ def write(network: Network, metadata: Mapping[str, Any], path: Path) -> None:
     nir.write(str(path), nir.NIRGraph(nodes=nodes, edges=edges, metadata=dict(metadata)))
 
 
-def read(path: Path) -> Any:
-    """The graph in ``path``, types checked by ``nir``; raises ModelError where it is none."""
+def read(path: Path, *, type_check: bool = True) -> Any:
+    """The graph in ``path``; with ``type_check`` as ``nir`` does.
+
+    Raises ModelError where it is none, or its arrays are more than the memory holds.
+    """
     nir = require()
+    _check_size(path)
     try:
-        return nir.read(str(path))
-    except Exception as error:
-        raise ModelError(f"{path}: not a NIR file that nir reads ({error})") from error
+        return nir.read(str(path), type_check=type_check)
+    except Exception as error:  # h5py and nir raise whatever they meet
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{path}: not a NIR file that can be read ({said})") from error
+
+
+def _check_size(path: Path) -> None:
+    """Raises ModelError where the arrays of a file would not fit into the memory: HDF5 stores a
+    terabyte of zeros in a few bytes."""
+    import h5py
+
+    sizes = []
+
+    def add(name: str, entry: Any) -> None:
+        if isinstance(entry, h5py.Dataset):
+            sizes.append(int(entry.size or 0) * int(entry.dtype.itemsize))
+
+    try:
+        with h5py.File(path, "r") as opened:
+            opened.visititems(add)
+    except Exception:  # not HDF5: nir says so in its own words
+        return
+    if sum(sizes) > machine_memory():
+        raise ModelError(
+            f"{path}: its arrays take {sum(sizes) / 2**30:.0f} GiB, and this machine has "
+            f"{machine_memory() / 2**30:.1f} GiB of memory"
+        )
 
 
 def _start(node: Node) -> Any:

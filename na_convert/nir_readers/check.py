@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import model_io, pipeline
-from ..behaviour import rows
+from ..behaviour import neurons_at_once, rows
 from ..data import Preprocessing, Samples
 from ..errors import CheckFailed, ModelError, UsageError
 from ..nir_file.outside import INPUT, MODEL, input_values
@@ -27,8 +27,8 @@ from .simulate import simulate
 
 Array: TypeAlias = NDArray[Any]
 
-SAMPLES = 32
-_AT_ONCE = 1 << 22  # neurons times steps times samples
+SAMPLES = 32  # enough for deviations of neurons to show; readers take seconds for each
+_COPIES = 16  # float32 values per neuron and step: eight float64 arrays of two runs
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _batches(network: Network, images: Array, steps: int) -> list[Array]:
     """The images at every time step, [T, n, ...] each, as many as the memory should hold."""
     one = simulate(network, images[None, :1])
     neurons = sum(prod(spikes.shape[2:]) for spikes in one.spikes.values())
-    size = max(1, _AT_ONCE // (steps * max(neurons, 1)))
+    size = max(1, neurons_at_once(_COPIES) // (steps * max(neurons, 1)))
     return [
         np.repeat(images[None, at : at + size], steps, axis=0) for at in range(0, len(images), size)
     ]

@@ -7,7 +7,6 @@ IF, without cycles. It knows nothing of SNN files.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -17,12 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError
+from ..nir_file import file
 
 Array: TypeAlias = NDArray[Any]
 
-_OLDEST = (1, 0, 7)
-_LARGEST = 1 << 33  # bytes of all arrays of a file
 _REMEDY = "only files of `na-convert export` are read here"
 
 
@@ -113,17 +111,10 @@ class Network:
 def read(path: Path) -> Network:
     """The network in a NIR file.
 
-    Raises UsageError where the package ``nir`` is missing, ModelError where the file cannot be
-    read, or holds what ``na-convert export`` does not write.
+    Raises UsageError where the package ``nir`` is missing or too old, ModelError where the file
+    cannot be read, or holds what ``na-convert export`` does not write.
     """
-    nir = _package()
-    _check_size(path)
-    try:
-        graph = nir.read(path, type_check=False)
-    except Exception as found:  # h5py and nir raise whatever they meet
-        said = " ".join(f"{type(found).__name__}: {found}".split())
-        raise ModelError(f"{path}: not a NIR file that can be read ({said})") from found
-    return from_graph(graph, str(path))
+    return from_graph(file.read(path, type_check=False), str(path))
 
 
 def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
@@ -151,41 +142,6 @@ def from_graph(graph: Any, where: str = "the NIR graph") -> Network:
     ops = {name: _op(name, nodes[name], where) for name in order}
     ordered = {name: sources[name] for name in order}
     return Network(ops, ordered, tuple(outputs), metadata)
-
-
-def _check_size(path: Path) -> None:
-    """Raises ModelError where the arrays of a file would not fit into the memory: HDF5 stores a
-    terabyte of zeros in a few bytes."""
-    import h5py
-
-    sizes = []
-
-    def add(name: str, entry: Any) -> None:
-        if isinstance(entry, h5py.Dataset):
-            sizes.append(int(entry.size or 0) * int(entry.dtype.itemsize))
-
-    try:
-        with h5py.File(path, "r") as opened:
-            opened.visititems(add)
-    except Exception:  # not HDF5: nir says so in its own words
-        return
-    if sum(sizes) > _LARGEST:
-        raise ModelError(f"{path}: its arrays take {sum(sizes) / 2**30:.0f} GiB", remedy=_REMEDY)
-
-
-def _package() -> Any:
-    try:
-        import nir
-    except ImportError:
-        raise UsageError(
-            "reading NIR needs the package nir", remedy="pip install 'na-convert[nir]'"
-        ) from None
-    if tuple(int(part) for part in re.findall(r"\d+", nir.version)[:3]) < _OLDEST:
-        raise UsageError(
-            f"nir {nir.version} is too old to read these files",
-            remedy="pip install 'na-convert[nir]'",
-        )
-    return nir
 
 
 # --- nodes ----------------------------------------------------------------------------------------
