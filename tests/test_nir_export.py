@@ -387,8 +387,14 @@ def test_hardware_is_refused_what_its_converter_does_not_read(
         ({"nir_target": "sinabs"}, "are for NIR files"),
         ({"output": "net.nir", "form": "unrolled"}, "has no --form"),
         ({"output": "net.nir", "weights": "int8"}, "has no --form"),
-        ({"output": "net.nir", "nir_target": "brian"}, "--target brian: one of generic"),
-        ({"output": "net.nir", "initial_membrane": "zero"}, "one of metadata, pulse, bias"),
+        (
+            {"output": "net.nir", "nir_target": "brian"},
+            "--target brian: no such choice",
+        ),
+        (
+            {"output": "net.nir", "initial_membrane": "zero"},
+            "choose from metadata, pulse, bias",
+        ),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, str], message: str, tmp_path: Path) -> None:

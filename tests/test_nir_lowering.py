@@ -32,7 +32,7 @@ HEAD = "f = Flatten (last)\ny = Gemm <transB: int = 1> (f, v)"
 
 def lowered(snn: Snn, membrane: str = "metadata") -> tuple[Network, Snn]:
     made, _ = unit_spikes.run(snn)
-    encoded = encode(made, membrane, made.timesteps)
+    encoded = encode(made, membrane)
     network = lower(encoded.snn, spiking.samples(snn, 2))
     return (with_pulses(network) if membrane == "pulse" else network), encoded.snn
 
@@ -96,7 +96,7 @@ def test_each_structure_fires_the_same_spikes(name: str, membrane: str) -> None:
 
 def test_a_max_pool_of_currents_moves_behind_the_first_neurons() -> None:
     snn, _ = unit_spikes.run(spiking.max_pool())
-    encoded = encode(snn, "metadata", 3)
+    encoded = encode(snn, "metadata")
     feeds, names = spiking.samples(snn, 4), [n.name for n in snn.neurons]
     before = numpy_engine(snn, 3, names, np.float64)(feeds)
     after = numpy_engine(encoded.snn, 3, names, np.float64)(feeds)
@@ -322,7 +322,7 @@ def test_an_offset_in_front_of_padding_gets_a_node_of_its_own() -> None:
 def test_a_quantiser_of_the_input_stays_outside() -> None:
     snn, _ = unit_spikes.run(spiking.encoded_input())
     feeds = spiking.samples(snn, 3)
-    encoded = encode(snn, "metadata", 3)
+    encoded = encode(snn, "metadata")
     network = lower(encoded.snn, {"x": feeds["x"][:2]})
     assert "is computed outside" in network.statements[0]
     x = outside.input_values(outside.described(encoded, network), feeds, "net.nir")

@@ -43,20 +43,20 @@ class Encoded:
     statements: tuple[str, ...]
 
 
-def encode(snn: Snn, membrane: str, timesteps: int) -> Encoded:
+def encode(snn: Snn, membrane: str) -> Encoded:
     """``snn`` (thresholds 1) with its initial membrane as ``membrane`` says, and without rounding.
 
-    With "bias" it is made for ``timesteps`` steps.
+    With "bias" it is made for the steps of ``snn``.
     """
     graph = snn.graph.copy()
     grids, statements = _without_rounding(graph, snn)
     pooled = {} if membrane == "bias" else _pools_moved(graph)
     if membrane == "bias":
         for node in neuron_nodes(graph):
-            _charge_by_bias(graph, node, timesteps)
+            _charge_by_bias(graph, node, snn.timesteps)
     graph.cleanup().toposort()
     changed = membrane == "bias" or bool(statements or grids or pooled)
-    made = replace(snn, graph=graph, timesteps=timesteps)
+    made = replace(snn, graph=graph)
     return Encoded(made, changed, pooled, grids, tuple(statements))
 
 

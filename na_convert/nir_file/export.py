@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, forms, model_io, whole_files
-from ..behaviour import MEMORY
-from ..choices import MEMBRANES, NIR_SUFFIX, is_nir
+from ..arguments import at_least, one_of
+from ..behaviour import neurons_at_once
+from ..choices import MEMBRANES, NIR_SUFFIX, NIR_TARGETS, is_nir
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
 from ..exactness import EXACT
@@ -33,7 +34,7 @@ from .network import Array, Network, Node
 from .pulse import LONGEST, with_pulses
 
 SAMPLES = 8  # that the file is checked on, at most
-_COPIES = 3
+_COPIES = 6  # float32 values per neuron and step: the spikes of three networks in float64
 _NEURON = "soft reset: v += current; spike = v >= v_threshold; v -= v_threshold * spike"
 _OUTPUT = "the mean of the Output over the time steps is what the ANN gives"
 
@@ -86,15 +87,11 @@ def export(
 def check_options(target: str, initial_membrane: str | None, timesteps: int | None) -> str:
     """How the initial membrane is written; raises UsageError where an option is none of its
     choices, or the package ``nir`` is missing."""
-    targets.named(target)
-    if initial_membrane is not None and initial_membrane not in MEMBRANES:
-        raise UsageError(
-            f"--initial-membrane {initial_membrane}: one of {', '.join(MEMBRANES)} is needed"
-        )
-    if timesteps is not None and timesteps < 1:
-        raise UsageError(f"-T {timesteps}: at least one time step is needed")
+    one_of(target, "--target", NIR_TARGETS)
+    chosen = one_of(initial_membrane or MEMBRANES[0], "--initial-membrane", MEMBRANES)
+    at_least(timesteps, 1, "-T")
     file.require()
-    return initial_membrane or MEMBRANES[0]
+    return chosen
 
 
 def write_network(
@@ -117,7 +114,7 @@ def write_network(
     two = {name: np.resize(values, (2, *values.shape[1:])) for name, values in few.items()}
     network, scaled = _unit(network, two, info.path)
     original = replace(network, timesteps=timesteps or network.timesteps)
-    encoded = encode(original, membrane, original.timesteps)
+    encoded = encode(original, membrane)
     lowered = lower(encoded.snn, two)
     pools = _pools(lowered)
     if pools and membrane == "bias":
@@ -192,7 +189,7 @@ def _default(path: Path) -> Path:
 def _rows(network: Snn, timesteps: int) -> int:
     """As many samples as fit into memory with the spikes of all layers, a few times over."""
     neurons = sum(prod(neuron.shape) for neuron in network.neurons)
-    return max(1, min(SAMPLES, MEMORY // (neurons * timesteps * 8 * _COPIES)))
+    return max(1, min(SAMPLES, neurons_at_once(_COPIES) // (neurons * timesteps)))
 
 
 def _pools(network: Network) -> list[Node]:

@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..choices import NIR_TARGETS
-from ..errors import NotConvertible, UsageError
+from ..errors import NotConvertible
 from ..results import Refusal
 from .network import Network
 
@@ -112,13 +111,6 @@ TARGETS: dict[str, Target] = {
     ),
     "spinnaker2": Target(unreadable=(_no_conv1d, _spikes_only)),
 }
-
-
-def named(name: str) -> Target:
-    """The target called ``name``; raises UsageError where there is none."""
-    if name not in TARGETS:
-        raise UsageError(f"--target {name}: one of {', '.join(NIR_TARGETS)} is needed")
-    return TARGETS[name]
 
 
 def statements(network: Network, name: str) -> tuple[str, ...]:

@@ -27,14 +27,6 @@ class Term:
     index: Array
     factor: Array
 
-    def is_plain(self, channels: int) -> bool:
-        """Whether the term is the output of its node, which has so many channels, as it stands."""
-        return bool(
-            len(self.index) == channels
-            and np.array_equal(self.index, np.arange(channels))
-            and np.all(self.factor == 1)
-        )
-
     def matrix(self, channels: int) -> Array:
         """The term as a matrix [C, channels]."""
         result = np.zeros((len(self.index), channels))
