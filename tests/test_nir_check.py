@@ -123,6 +123,26 @@ def test_json_and_report_hold_every_figure(
     assert found["ann_accuracy"] is not None
 
 
+def test_what_ends_the_check_is_reported_as_by_other_commands(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = from_graph(nir_nets.residual())
+    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    assert check("--reader good --json --report out.json") == 2
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    validate(found, "failure")
+    assert json.loads((folder / "out.json").read_text()) == found
+    assert found["error"]["message"] in shown.err
+
+    def stopped(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nir_network, "read", stopped)
+    assert check("--reader good --report out.json") == 130
+    assert json.loads((folder / "out.json").read_text())["error"]["message"] == "stopped"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
