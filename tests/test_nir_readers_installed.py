@@ -271,6 +271,31 @@ def test_the_file_of_another_ann_is_refused(
     assert said.startswith("error: net.nir: is made of another ANN than other.onnx: export this")
 
 
+@pytest.mark.parametrize("pool", [False, True])
+def test_the_pulse_starts_membranes_in_every_simulator(
+    pool: bool, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And starts the neurons of a max-pool, whose membranes start at other shares."""
+    if pool:
+        body = (
+            "c = Conv <pads: ints = [1,1,1,1]> (x, w1)\n" + build.quantised("c", "a")
+            + "p = MaxPool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (a)\n"
+            + "d = Conv <pads: ints = [1,1,1,1]> (p, w2)\n" + build.quantised("d", "b")
+            + "m = GlobalAveragePool (b)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, v)"
+        )  # fmt: skip
+        weights = {**build.PLAIN, "w1": (4, 3, 3, 3), "w2": (6, 4, 3, 3), "v": (5, 6)}
+        onnx.save(build.model(body, weights), "ann.onnx")
+    convert = "ann.onnx -o net.nir -q --data data.npz -T 4 --initial-membrane pulse"
+    assert cli._run(convert.split()) == 0
+    network = nir_network.read(Path("net.nir"))
+    assert not any(op.initial.any() for op in network.neurons.values())
+    names = ",".join(f"{name}:adjusted" for name in readers.NAMES)
+    assert cli._run(f"check ann.onnx net.nir --data data.npz --reader {names} --json".split()) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in found["readers"]] == ["identical"] * 4
+    assert found["reference"]["agreement"] == 1
+
+
 def test_with_the_membrane_in_the_biases_there_is_nothing_to_set(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
