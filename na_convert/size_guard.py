@@ -34,7 +34,7 @@ def check_sizes(path: Path, model: onnx.ModelProto, feeds: Mapping[str, Any]) ->
     shapes = _shapes_for(model, feeds)
     for name, shape in shapes.items():
         check_elements(path, name, prod(shape))
-    allowed = max(MOST_CONSTANT, MOST_GROWTH * sum(prod(t.dims) for t in tensors_of(model)))
+    allowed = most_made(sum(prod(t.dims) for t in tensors_of(model)))
     fed, total = {i.name for i in model.graph.input}, 0
     for node in model.graph.node:
         if any(name in fed for name in reads(node)):
@@ -53,6 +53,11 @@ def check_sizes(path: Path, model: onnx.ModelProto, feeds: Mapping[str, Any]) ->
 def machine_memory() -> int:
     """Bytes of memory that this machine has: no file can ask for more."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def most_made(stored: int) -> int:
+    """Elements of all constants that may be computed from ``stored`` numbers."""
+    return max(MOST_CONSTANT, MOST_GROWTH * stored)
 
 
 def check_elements(path: Path, name: str, elements: int) -> None:

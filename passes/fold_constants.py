@@ -10,14 +10,14 @@ Cases, each with its test:
 * ``If`` with a constant condition, nested ones too: the branch that is taken is inlined
 * left alone: random nodes, nodes that feed a graph output directly, results that would be large
   (more than a million elements and four times their inputs)
-* refused: results of more than 2^24 elements that are four times their inputs
+* refused, before anything is computed: a result of more than 2^24 elements and four times its
+  inputs, or results of more than `size_guard` lets a file make, all together
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 import onnx
@@ -26,19 +26,39 @@ import onnx_graphsurgeon as gs
 from na_convert.errors import ModelError
 from na_convert.graph import Names, is_constant, is_missing, is_output, is_standard, label, rename
 from na_convert.results import Skip
-from na_convert.size_guard import MOST_CONSTANT
+from na_convert.size_guard import MOST_CONSTANT, most_made
 
 from .node_builder import release
+from .result_size import elements_of_result, stored_elements
 from .single_node import Array, evaluate_node
 from .strip_noise import RANDOM_OPS
 
 LARGE = 1 << 20  # elements
 _GROWTH = 4
-_GROWING = ("Expand", "Tile", "ConstantOfShape", "Range")
 
 
-def fold_constants(graph: gs.Graph) -> tuple[int, tuple[Skip, ...]]:
-    """Fold what is constant; returns how many nodes went, and what could not be evaluated."""
+class Allowance:
+    """How many elements may still be made out of constants, however often a graph is folded."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.most = self.left = most_made(stored_elements(graph))
+
+    def take(self, node: gs.Node, elements: int) -> None:
+        """Raise ModelError where ``node`` would make more than is left."""
+        self.left -= elements
+        if self.left < 0:
+            raise _too_much(node, self.most - self.left, self.most, " with those before it")
+
+
+def fold_constants(
+    graph: gs.Graph, allowance: Allowance | None = None
+) -> tuple[int, tuple[Skip, ...]]:
+    """Fold what is constant; returns how many nodes went, and what could not be evaluated.
+
+    ``allowance`` is shared by the calls on one graph. Raises ModelError where constants would be
+    computed that are too large.
+    """
+    allowance = allowance or Allowance(graph)
     changed, skipped = 0, []
     graph.toposort()
     names, waiting = Names(graph), deque(graph.nodes)
@@ -57,7 +77,7 @@ def fold_constants(graph: gs.Graph) -> tuple[int, tuple[Skip, ...]]:
             node.outputs.clear()
             changed += 1
             continue
-        reason = _fold(node, int(graph.opset))
+        reason = _fold(node, int(graph.opset), allowance)
         if reason:
             skipped.append(Skip(label(node), reason))
         else:
@@ -84,23 +104,21 @@ def _foldable(graph: gs.Graph, node: gs.Node) -> bool:
     return all(is_constant(t) or is_missing(t) for t in node.inputs)
 
 
-def _fold(node: gs.Node, opset: int) -> str | None:
+def _fold(node: gs.Node, opset: int, allowance: Allowance) -> str | None:
     """Fold ``node``; returns the reason where it must stay."""
     if node.op == "Constant" and isinstance(node.attrs.get("value"), gs.Constant):
         to_constants(node, [node.attrs["value"].values])
         return None
     values = [None if is_missing(t) else t.values for t in node.inputs]
-    elements = _elements(node, values)
-    largest = max((v.size for v in values if v is not None), default=0)
-    if elements > max(MOST_CONSTANT, _GROWTH * largest):
-        raise ModelError(
-            f"{label(node)!r} ({node.op}) would make a constant of {elements:.3g} elements, more "
-            f"than {MOST_CONSTANT:.3g}",
-            node=label(node),
-            remedy="store it in the file, or look at what makes it",
-        )
-    if _too_large(node, values, elements):
+    elements = elements_of_result(node, values, opset)
+    given = sum(
+        t.values.size for t in {id(t): t for t in node.inputs if not is_missing(t)}.values()
+    )
+    if elements > max(MOST_CONSTANT, _GROWTH * given):
+        raise _too_much(node, elements, MOST_CONSTANT)
+    if elements > max(LARGE, _GROWTH * given):
         return f"{node.op} would make a constant of more than {LARGE} elements"
+    allowance.take(node, elements)
     try:
         results = evaluate_node(node, values, opset)
     except ModelError as error:
@@ -113,26 +131,13 @@ def _fold(node: gs.Node, opset: int) -> str | None:
     return None
 
 
-def _too_large(node: gs.Node, values: Sequence[Array | None], elements: int) -> bool:
-    if node.op not in _GROWING:
-        return False
-    given = [v for v in values if v is not None]
-    return elements > max(LARGE, _GROWTH * given[0].size)
-
-
-def _elements(node: gs.Node, values: Sequence[Array | None]) -> int:
-    """How large the result of an operator that may grow will be; 0 for any other."""
-    given = [v for v in values if v is not None]
-    if node.op == "Range":
-        start, limit, delta = (float(v.ravel()[0]) for v in given)
-        return int(max((limit - start) / delta, 0)) if delta else 0
-    if node.op == "Tile":
-        return given[0].size * prod(int(n) for n in given[1].ravel())
-    if node.op in ("Expand", "ConstantOfShape"):
-        return prod(max(int(n), 1) for n in given[-1].ravel())
-    if node.op == "Concat":
-        return sum(v.size for v in given)
-    return 0
+def _too_much(node: gs.Node, elements: int, most: int, together: str = "") -> ModelError:
+    return ModelError(
+        f"{label(node)!r} ({node.op}) would make a constant of {elements:.3g} elements{together}, "
+        f"more than {most:.3g}",
+        node=label(node),
+        remedy="store it in the file, or look at what makes it",
+    )
 
 
 def _as_cast(node: gs.Node) -> None:

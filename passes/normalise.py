@@ -21,7 +21,7 @@ from na_convert.results import PassReport
 
 from .dequantise import dequantise
 from .drop_noops import drop_noops
-from .fold_constants import fold_constants
+from .fold_constants import Allowance, fold_constants
 from .free_batch import free_batch
 from .plain_gathers import plain_gathers
 from .strip_noise import strip_noise
@@ -33,14 +33,15 @@ NAME = "normalise"
 def run(graph: gs.Graph) -> PassReport:
     """Normalise ``graph`` in place; `changed` counts nodes changed or gone."""
     _forget_shapes(graph)
-    folded, _ = fold_constants(graph)
+    allowance = Allowance(graph)
+    folded, _ = fold_constants(graph, allowance)
     stripped, notes, stochastic = strip_noise(graph)
     infer_types(graph)
     gathered = plain_gathers(graph)
     dropped = drop_noops(graph)
     taken_apart = dequantise(graph)
     freed, left_alone, fixed = free_batch(graph)
-    folded_after, unfolded = fold_constants(graph)
+    folded_after, unfolded = fold_constants(graph, allowance)
     dropped_after = drop_noops(graph)
     changed = stripped + folded + gathered + dropped + taken_apart + freed
     changed += folded_after + dropped_after

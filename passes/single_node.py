@@ -28,9 +28,8 @@ def evaluate_node(node: gs.Node, values: Sequence[Array | None], opset: int) -> 
     if qonnx.is_qonnx(node.domain, node.op):
         given: list[qonnx.Array] = [np.asarray(v, v.dtype) for v in values if v is not None]
         return [qonnx.evaluate(node.op, given, node.attrs)]
-    described = tuple(None if v is None else (v.dtype.str, v.ndim) for v in values)
     feeds = {f"i{k}": v for k, v in enumerate(values) if v is not None}
-    model = _model(node, described, opset)
+    model = node_model(node, values, opset)
     try:
         return list(_session(model).run(None, feeds))
     except Exception as ort_error:
@@ -55,14 +54,16 @@ def node_proto(node: gs.Node, inputs: Sequence[str], outputs: Sequence[str]) -> 
     return proto
 
 
-def _model(node: gs.Node, described: tuple[tuple[str, int] | None, ...], opset: int) -> bytes:
+def node_model(node: gs.Node, values: Sequence[Array | None], opset: int) -> bytes:
+    """A model of ``node`` alone, for inputs of any size: i0, i1, ... in, o0, o1, ... out."""
+    described = [None if v is None else (v.dtype, v.ndim) for v in values]
     inputs = ["" if d is None else f"i{k}" for k, d in enumerate(described)]
     outputs = [f"o{k}" for k in range(len(node.outputs))]
     proto = node_proto(node, inputs, outputs)
     proto.ClearField("name")
     declared = [
         onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(d[0])), [None] * d[1]
+            name, onnx.helper.np_dtype_to_tensor_dtype(d[0]), [None] * d[1]
         )
         for name, d in zip(inputs, described, strict=True)
         if d is not None

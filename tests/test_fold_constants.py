@@ -4,8 +4,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
+from na_convert.passes import fold_constants as folding
 from na_convert.passes.fold_constants import fold_constants
 
+from na_convert import size_guard
+from na_convert.errors import ModelError
 from na_convert.graph import import_graph
 
 from .build import graph, model
@@ -146,3 +149,65 @@ def test_what_cannot_be_evaluated_stays_with_a_reason() -> None:
     _, skipped = fold_constants(net)
     assert ops(net) == ["Relu", "Add"]
     assert "cannot be evaluated" in skipped[0].reason
+
+
+def grown(step: str, rounds: int) -> str:
+    """Constants made of constants: ``step`` writes {y} from {x}."""
+    steps = [step.format(x=f"k{k}", y=f"k{k + 1}") for k in range(rounds)]
+    return "\n".join(["k0 = Reshape (k, all)", *steps, f"y = Concat <axis = 0> (x, k{rounds})"])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "{y} = Concat <axis = 0> ({x}, {x})",
+        "{y} = Tile ({x}, two)",
+        "{y}r = Reshape ({x}, column)\n{y}a = Add ({y}r, pair)\n{y} = Reshape ({y}a, all)",
+    ],
+)
+def test_constants_that_double_and_double_are_refused(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """No step makes four times what it is given, and a million elements are past the third."""
+    monkeypatch.setattr(size_guard, "MOST_CONSTANT", 2**12)
+    given = {
+        "k": (8,), "two": np.array([2]), "all": np.array([-1]), "column": np.array([-1, 1]),
+        "pair": np.zeros((1, 2), np.float32),
+    }  # fmt: skip
+    net, _ = graph(grown(step, 20), given, inputs="float[N] x", outputs="float[N] y")
+    with pytest.raises(ModelError, match=r"elements with those before it, more than 4\.1e\+03"):
+        fold_constants(net)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["w = Pad (k, more)", "w = Add (c, r)", "w = ConvTranspose <strides = [9000, 9000]> (p, p)"],
+)
+def test_what_grows_past_the_limit_in_one_step_is_refused(text: str) -> None:
+    """Whatever the operator: nothing of 2^24 elements is made of little."""
+    given = {
+        "k": (8, 8), "more": np.array([0, 0, 0, 2**22]), "p": (1, 1, 2, 2),
+        "c": (5000, 1), "r": (1, 5000),
+    }  # fmt: skip
+    net, _ = graph(f"{text}\n y = Add (x, w)", given, **ROW)
+    with pytest.raises(ModelError, match="would make a constant of"):
+        fold_constants(net)
+
+
+def test_parts_of_a_weight_are_put_together_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the file holds anyway: eight parts make no more than eight parts."""
+    monkeypatch.setattr(folding, "MOST_CONSTANT", 100)
+    monkeypatch.setattr(folding, "LARGE", 50)
+    parts = {f"w{k}": (6, 10) for k in range(8)}
+    body = f"w = Concat <axis = 1> ({', '.join(parts)})\n y = MatMul (x, w)"
+    assert ops(rewritten(model(body, parts, **ROW), fold_constants)) == ["MatMul"]
+
+
+def test_one_part_many_times_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "MOST_CONSTANT", 100)
+    body = f"w = Concat <axis = 1> ({', '.join(['k'] * 8)})\n y = MatMul (x, w)"
+    net, _ = graph(body, {"k": (6, 10)}, **ROW)
+    with pytest.raises(ModelError, match=r"'Concat_0' \(Concat\) would make .* 480 elements"):
+        fold_constants(net)
