@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from . import model_io, pipeline, recording, size_guard
+from . import model_io, pipeline, recording
 from .conversion import convert
 from .data import Preprocessing
 from .early_exit import run_until_decided
@@ -101,7 +101,6 @@ def simulate(
     loaded = model_io.load(Path(snn))
     simulator = Simulator(loaded.model, record=record, threads=threads)
     samples = samples_for(loaded, data, preprocessing, labels)
-    size_guard.check_sizes(Path(snn), loaded.model, samples.feeds)
     return simulator.run(samples.feeds, timesteps, batch=batch)
 
 
@@ -142,7 +141,6 @@ def record(
     info = model_info(loaded)
     simulator = Simulator(loaded.model, record=layers, threads=threads)
     samples = samples_for(loaded, data, preprocessing, labels)
-    size_guard.check_sizes(Path(snn), loaded.model, samples.feeds)
     steps = simulator.timesteps if timesteps is None else timesteps
     tell = progress or silent
     recorded: tuple[SimulatedLayer, ...] = ()

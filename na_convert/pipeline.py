@@ -145,7 +145,6 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
 
 def _reference(loaded: Loaded, feeds: Feeds, *, check: bool) -> Converted:
     _refuse_loops(loaded.path, loaded.model)
-    size_guard.check_sizes(loaded.path, loaded.model, feeds)
     model, notes = prepare(loaded.take())
     notes = (*loaded.notes, *notes)
     _refuse_foreign(loaded.path, model)
@@ -174,6 +173,7 @@ def explain(loaded: Loaded, node: str) -> Explanation:
 
 
 def _explain(loaded: Loaded, node: str) -> Explanation:
+    size_guard.check_sizes(loaded.path, loaded.model, {})
     model, _ = prepare(loaded.take())
     graph, carried = import_graph(model)
     NORMALISE(graph)

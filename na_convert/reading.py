@@ -15,6 +15,7 @@ from .errors import ModelError, UsageError
 from .graph import STANDARD_DOMAINS
 from .model_io import Loaded
 from .results import ModelInfo
+from .size_guard import check_sizes
 from .snn import TIMESTEPS
 
 Data: TypeAlias = str | Path | Mapping[str, NDArray[np.generic]]
@@ -34,14 +35,21 @@ def samples_for(
     preprocessing: Preprocessing | None,
     labels: Labels | None = None,
 ) -> Samples:
-    """What ``data`` gives the network in ``loaded``; random numbers without data."""
+    """What ``data`` gives the network in ``loaded``; random numbers without data.
+
+    Raises ModelError where running the network on a sample would make tensors that are too large
+    (`size_guard`), UsageError and DataError.
+    """
     inputs = _input_specs(loaded.model)
     if data is None:
         if labels is not None:
             raise UsageError("--labels needs --data")
-        return random_data(inputs, seed=0, count=RANDOM_SAMPLES)
-    metadata = {p.key: p.value for p in loaded.model.metadata_props}
-    return load_data(data, inputs, metadata, preprocessing, labels)
+        found = random_data(inputs, seed=0, count=RANDOM_SAMPLES)
+    else:
+        metadata = {p.key: p.value for p in loaded.model.metadata_props}
+        found = load_data(data, inputs, metadata, preprocessing, labels)
+    check_sizes(loaded.path, loaded.model, found.feeds)
+    return found
 
 
 def model_info(loaded: Loaded) -> ModelInfo:

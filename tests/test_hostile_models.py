@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 import na_convert
-from na_convert import cli, model_guard, model_io
+from na_convert import cli, model_guard, model_io, reading
 from na_convert.errors import CheckFailed, ModelError, NaConvertError, NotConvertible
 
 from . import build
@@ -374,6 +374,17 @@ TAIL = {
 def test_tensors_that_would_fill_the_memory(tmp_path: Path, name: str) -> None:
     text, weights = TAIL[name]
     refused_by(tmp_path, with_tail(text, weights), ModelError, "elements")
+
+
+@pytest.mark.parametrize("name", TAIL)
+def test_before_data_are_handed_out_and_a_node_explained(tmp_path: Path, name: str) -> None:
+    """Whatever a command does with a model begins with its data; --explain takes none."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(with_tail(*TAIL[name]).SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx: .* elements"):
+        reading.samples_for(model_io.load(path), {"x": build.images(2)}, None)
+    with pytest.raises(ModelError, match=r"m\.onnx: .* elements"):
+        na_convert.explain(path, "n0")
 
 
 def test_a_size_that_only_folding_tells(tmp_path: Path) -> None:
