@@ -25,6 +25,7 @@ from .graph import Parts, all_nodes, op_counts
 from .input_range import largest_inputs
 from .model_io import Loaded
 from .nir_file.export import check_options, write_network
+from .node_limit import parts_within_limit, require_few_nodes
 from .passes import snap
 from .passes import unit_spikes as unit_spikes_pass
 from .passes.calibrate import Calibration
@@ -269,11 +270,13 @@ def _made(
         int8 = integer_conversion.convert(
             tuned, staircase_ann, samples, form, exact=exact, tie=tie, given=given
         )
+        require_few_nodes(int8.parts, tuned.timesteps, form.name.removeprefix("int8-"))
         made = _Made(tuned, None, int8.exactness, int8, int8.parts)
     else:
         snn, exactness = _on_grids(tuned, samples) if exact else (tuned, None)
         unrounded = tuned if snn is not tuned else None
-        made = _Made(snn, unrounded, exactness, None, form.parts(snn))
+        parts = parts_within_limit(form.parts, snn, form.name)
+        made = _Made(snn, unrounded, exactness, None, parts)
     onnx.checker.check_model(made.parts.typed(), full_check=True)
     return made
 

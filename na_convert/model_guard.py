@@ -227,7 +227,16 @@ def _is_control(character: str) -> bool:
 
 
 def _check_functions(path: Path, model: onnx.ModelProto) -> None:
-    """The nodes that local functions (not recursive, says the checker) come to when inlined."""
+    nodes = count_nodes(model)
+    if nodes > MOST_NODES:
+        raise ModelError(
+            f"{path}: {nodes} nodes (local functions inlined), more than {MOST_NODES}",
+            remedy="simplify the model, with onnxsim for instance: a network has fewer by far",
+        )
+
+
+def count_nodes(model: onnx.ModelProto) -> int:
+    """Nodes of ``model``, its local functions (not recursive, says the checker) inlined."""
     bodies = {(f.domain, f.name): f for f in model.functions}
     counted: dict[tuple[str, str], int] = {}
 
@@ -240,9 +249,4 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
             total += counted.get(key, 1)
         return total
 
-    nodes = count(all_nodes(model.graph))
-    if nodes > MOST_NODES:
-        raise ModelError(
-            f"{path}: {nodes} nodes (local functions inlined), more than {MOST_NODES}",
-            remedy="simplify the model, with onnxsim for instance: a network has fewer by far",
-        )
+    return count(all_nodes(model.graph))

@@ -27,6 +27,7 @@ from .regions import descendants
 from .results import Neuron, PassReport, Refusal
 from .runtime import Feeds
 from .snn import Snn, metadata
+from .snn_guard import MOST_TIMESTEPS
 from .spec import check_graph, check_spiking
 from .teacher_forcing import runner, teacher_forced_error
 
@@ -369,6 +370,8 @@ def _timesteps(neurons: tuple[Neuron, ...], asked: int | None) -> tuple[int, tup
     if asked is not None:
         if asked < 1:
             raise UsageError(f"-T {asked}: at least one time step is needed")
+        if asked > MOST_TIMESTEPS:
+            raise UsageError(f"-T {asked}: files of at most {MOST_TIMESTEPS} time steps are read")
         return asked, ()
     levels = [n.levels for n in neurons if n.levels]
     if not levels:
