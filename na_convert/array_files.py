@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .size_guard import machine_memory
+from .machine import beyond_memory
 
 Array: TypeAlias = NDArray[Any]
 Header: TypeAlias = tuple[tuple[int, ...], np.dtype[Any]]
@@ -147,11 +147,9 @@ def _require_size(path: Path, name: str, header: Header, stored: int) -> None:
 
 def _require_no_bomb(path: Path, headers: Mapping[str, Header], compressed: int) -> None:
     total = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
-    memory = machine_memory()
-    if total > memory:
+    if too_large := beyond_memory(total):
         raise DataError(
-            f"{path}: holds {total / 2**30:.1f} GiB, and this machine has "
-            f"{memory / 2**30:.1f} GiB of memory",
+            f"{path}: holds {too_large}",
             remedy="split it into a folder of .npz files, or store the samples as one .npy",
         )
     if total > SURELY_FINE and total > MOST_COMPRESSED * compressed:

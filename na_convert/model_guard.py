@@ -23,8 +23,9 @@ import onnx
 from onnx import TensorProto
 
 from .errors import ModelError
+from .machine import beyond_memory
 from .protos import all_nodes, tensors_of, with_subgraphs
-from .size_guard import check_elements, machine_memory
+from .size_guard import check_elements
 
 MOST_BYTES = 2**31  # of a protobuf
 MOST_NODES = 30_000  # after local functions are inlined
@@ -64,12 +65,8 @@ def check_external(path: Path, model: onnx.ModelProto) -> None:
                 remedy="keep the .data file of the same export beside the model",
             )
         total += needed
-    memory = machine_memory()
-    if total > memory:
-        raise ModelError(
-            f"{path}: weights of {total / 2**30:.1f} GiB, and this machine has "
-            f"{memory / 2**30:.1f} GiB of memory"
-        )
+    if too_large := beyond_memory(total):
+        raise ModelError(f"{path}: weights of {too_large}")
 
 
 def check_model(path: Path, model: onnx.ModelProto) -> None:

@@ -8,7 +8,6 @@ Raises ModelError, in one line, for
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -48,11 +47,6 @@ def check_sizes(path: Path, model: onnx.ModelProto, feeds: Mapping[str, Any]) ->
                 node=node.name or node.output[0],
                 remedy="store them in the file, or look at what makes them",
             )
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine has: no file can ask for more."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def most_made(stored: int) -> int:

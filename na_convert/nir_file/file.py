@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, UsageError
-from ..size_guard import machine_memory
+from ..machine import beyond_memory
 from .network import Network, Node
 
 _INSTALL = "pip install 'na-convert[nir]'"
@@ -75,11 +75,8 @@ def _check_size(path: Path) -> None:
             opened.visititems(add)
     except Exception:  # not HDF5: nir says so in its own words
         return
-    if sum(sizes) > machine_memory():
-        raise ModelError(
-            f"{path}: its arrays take {sum(sizes) / 2**30:.0f} GiB, and this machine has "
-            f"{machine_memory() / 2**30:.1f} GiB of memory"
-        )
+    if too_large := beyond_memory(sum(sizes)):
+        raise ModelError(f"{path}: its arrays take {too_large}")
 
 
 def _start(node: Node) -> Any:
