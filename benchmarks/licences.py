@@ -2,8 +2,9 @@
 
     python benchmarks/licences.py > docs/licences.md
 
-Lists the dependencies of the core and of each extra, and what these depend on, as far as they are
-installed here.
+Lists the dependencies of the core and of each extra, what these depend on, and readers.txt, which
+is installed without what it depends on. All of it has to be installed here: the exit code is 1, and
+the page says so, where one is not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, metadata, requires
+from importlib.metadata import PackageNotFoundError, distribution, metadata, requires
 from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -21,7 +22,8 @@ else:
 
 from packaging.requirements import Requirement
 
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+ROOT = Path(__file__).parent.parent
+PYPROJECT, READERS = ROOT / "pyproject.toml", ROOT / "readers.txt"
 HEAD = """# Licences of the dependencies
 
 na-convert itself is under the MIT licence. What it is installed with, from the packages' metadata
@@ -29,7 +31,10 @@ na-convert itself is under the MIT licence. What it is installed with, from the 
 """
 
 
-def main() -> None:
+MISSING = "not installed where this page was made"
+
+
+def main() -> int:
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
     groups = {"core": project["dependencies"]}
@@ -37,11 +42,15 @@ def main() -> None:
     print(HEAD)
     print("| package | licence | needed by |")
     print("| --- | --- | --- |")
-    seen: set[str] = set()
-    for group, needs in groups.items():
-        for name in sorted(set(closure(needs)) - seen):
-            seen.add(name)
-            print(f"| {name} | {licence_of(name)} | {group} |")
+    found = {group: set(closure(needs)) for group, needs in groups.items()}
+    pinned = READERS.read_text().splitlines()
+    found["`readers.txt`"] = {line.split("==")[0] for line in pinned if not line.startswith("#")}
+    licences: dict[str, str] = {}
+    for group, names in found.items():
+        for name in sorted(names - set(licences)):
+            licences[name] = licence_of(name)
+            print(f"| {name} | {licences[name]} | {group} |")
+    return int(MISSING in licences.values())
 
 
 def closure(needs: list[str]) -> Iterator[str]:
@@ -62,19 +71,24 @@ def closure(needs: list[str]) -> Iterator[str]:
 
 
 def licence_of(name: str) -> str:
-    """The licence expression, the classifiers, or the first line of the licence field."""
+    """The licence expression, the classifiers, or the first line of the licence field, or file."""
     try:
         found = metadata(name)
     except PackageNotFoundError:
-        return "not installed where this page was made"
+        return MISSING
     expression = found.get("License-Expression")
     if expression:
         return expression
     classifiers = [c for c in found.get_all("Classifier") or [] if c.startswith("License ::")]
     names = [c.rsplit(" :: ", 1)[1] for c in classifiers]
-    text = (found.get("License") or "").strip().splitlines()
-    return ", ".join(names) or (text[0] if text else "not stated")
+    text = (found.get("License") or "").strip() or _file(name, found.get("License-File"))
+    return ", ".join(names) or (text.splitlines()[0] if text else "not stated")
+
+
+def _file(name: str, licence: str | None) -> str:
+    text = distribution(name).read_text(f"licenses/{licence}") if licence else None
+    return (text or "").strip()
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
