@@ -43,8 +43,8 @@ sys.path.insert(0, str(ROOT))
 
 import na_convert  # noqa: E402
 from na_convert import api, cli, report, result_json  # noqa: E402, F401 - loaded before the forks
-from na_convert.choices import INT8_FORMS  # noqa: E402
 from tests import build  # noqa: E402
+from tests.file_forms import FORMS  # noqa: E402
 from tests.random_networks import networks  # noqa: E402
 
 SECONDS, BYTES, WALL = 10, 2 << 30, 120
@@ -355,12 +355,8 @@ def _prepare(shared: Path) -> None:
         ann = shared / "ann.onnx"
         ann.write_bytes(build.low_bit_ann().SerializeToString())
         (shared / "snn").mkdir()
-        for form in ("folded", "unrolled", "step"):
-            na_convert.convert(ann, output=shared / f"snn/{form}.onnx", form=form, check=False)
-        na_convert.convert(ann, output=shared / "snn/exact.onnx", exact=True, check=False)
-        for form in INT8_FORMS:
-            out = shared / f"snn/int8-{form}.onnx"
-            na_convert.convert(ann, output=out, weights="int8", form=form, check=False)
+        for name, options in FORMS.items():
+            na_convert.convert(ann, output=shared / f"snn/{name}.onnx", check=False, **options)
         np.savez(shared / "data.npz", x=build.images(6), labels=np.arange(6) % 5)
         np.save(shared / "data.npy", build.images(6))
         os._exit(0)

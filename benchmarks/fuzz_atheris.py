@@ -31,17 +31,10 @@ with atheris.instrument_imports(include=["na_convert"]):
     from na_convert.simulator import Simulator
 
 from tests import build  # noqa: E402
+from tests.file_forms import FORMS  # noqa: E402
 
 HERE = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 IMAGES = {"x": build.images(2)}
-FORMS: dict[str, dict[str, object]] = {
-    "folded": {},
-    "unrolled": {"form": "unrolled"},
-    "step": {"form": "step"},
-    "exact": {"exact": True},
-    "int8": {"weights": "int8"},
-    "int8-loop": {"weights": "int8", "form": "loop"},
-}
 
 
 def one_input(content: bytes) -> None:
@@ -68,7 +61,7 @@ def fill(folder: Path) -> None:
     ann.write_bytes(build.low_bit_ann().SerializeToString())
     for name, options in FORMS.items():
         out = folder / f"snn-{name}"
-        na_convert.convert(ann, output=out, timesteps=2, check=False, **options)  # type: ignore[arg-type]
+        na_convert.convert(ann, output=out, timesteps=2, check=False, **options)
         out.write_bytes(b"S" + out.read_bytes())
     packed = io.BytesIO()
     np.savez_compressed(packed, x=build.images(1), labels=np.arange(1))

@@ -12,21 +12,25 @@ import numpy as np
 import pytest
 
 from . import build
+from .file_forms import FORMS, arguments
 
 ROOT = Path(__file__).parent.parent
-FORMS = {
-    "folded": ["--no-exact"],
-    "exact": ["--exact"],
-    "unrolled": ["--form", "unrolled"],
-    "step": ["--form", "step"],
-    "int8": ["--weights", "int8"],
+WAYS = {
+    **{name.replace(" ", "-"): arguments(name) for name in FORMS},
     "calibrated": ["--calibrate-bias", "data.npz"],
+    "tuned": ["--target-agreement", "0.5", "--data", "data.npz"],
 }
 # One process makes every form: the surroundings are what differs, not how often Python starts.
 PROGRAM = """
 import sys
+import onnxruntime
 from na_convert import cli
-for name, *options in (line.split() for line in sys.argv[2:]):
+made = onnxruntime.InferenceSession
+def session(source, options, **given):
+    options.intra_op_num_threads = options.intra_op_num_threads or int(sys.argv[2])
+    return made(source, options, **given)
+onnxruntime.InferenceSession = session
+for name, *options in (line.split() for line in sys.argv[3:]):
     try:
         cli.main([sys.argv[1] + "/ann.onnx", "-o", name + ".onnx", "-q", "--no-check", "-T", "2",
                   *(sys.argv[1] + "/" + o if o.endswith(".npz") else o for o in options)])
@@ -35,17 +39,18 @@ for name, *options in (line.split() for line in sys.argv[2:]):
 """
 
 
-def digests(there: str, folder: Path, **environment: str) -> dict[str, str]:
-    """Of each form, made in ``folder`` of the ANN that lies ``there``."""
+def digests(there: str, folder: Path, *, threads: int, **environment: str) -> dict[str, str]:
+    """Of each file, made in ``folder`` of the ANN that lies ``there``; onnxruntime has
+    ``threads``."""
     folder.mkdir()
-    forms = [f"{name} {' '.join(options)}" for name, options in FORMS.items()]
+    ways = [f"{name} {' '.join(options)}" for name, options in WAYS.items()]
     subprocess.run(
-        [sys.executable, "-c", PROGRAM, there, *forms],
+        [sys.executable, "-c", PROGRAM, there, str(threads), *ways],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         check=True,
     )
-    return {n: hashlib.sha256((folder / f"{n}.onnx").read_bytes()).hexdigest() for n in FORMS}
+    return {n: hashlib.sha256((folder / f"{n}.onnx").read_bytes()).hexdigest() for n in WAYS}
 
 
 @pytest.fixture
@@ -56,10 +61,14 @@ def networks(tmp_path: Path) -> Path:
 
 
 def test_same_bytes_whatever_surrounds_the_run(networks: Path) -> None:
-    first = digests(str(networks), networks / "a", PYTHONHASHSEED="0", OMP_NUM_THREADS="1")
+    """The folder and its name, absolute or relative paths, threads, hashes, zone and language."""
+    first = digests(
+        str(networks), networks / "a", threads=1, PYTHONHASHSEED="0", OMP_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
+    )  # fmt: skip
     second = digests(
-        "..", networks / "b", PYTHONHASHSEED="12345", OMP_NUM_THREADS="2", TZ="Asia/Tokyo",
-        LC_ALL="C", OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2",
+        "..", networks / "a folder", threads=2, PYTHONHASHSEED="12345", OMP_NUM_THREADS="2",
+        OPENBLAS_NUM_THREADS="2", TZ="Asia/Tokyo", LC_ALL="C",
     )  # fmt: skip
     assert first == second
-    assert len(set(first.values())) == len(FORMS)
+    assert len(set(first.values())) == len(WAYS)

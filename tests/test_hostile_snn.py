@@ -17,20 +17,13 @@ import pytest
 import na_convert
 from na_convert.data import Samples
 from na_convert.early_exit import run_until_decided
-from na_convert.errors import ModelError, NaConvertError
+from na_convert.errors import ModelError, UsageError
 from na_convert.simulator import Simulator
 
 from . import build
+from .file_forms import FORMS
 
 DATA = {"x": build.images(4)}
-FORMS = {
-    "folded": {},
-    "unrolled": {"form": "unrolled"},
-    "step": {"form": "step"},
-    "exact": {"exact": True},
-    "int8": {"weights": "int8"},
-    "int8-loop": {"weights": "int8", "form": "loop"},
-}
 NEURONS = "na_convert.neurons"
 
 
@@ -47,7 +40,7 @@ def files(ann: Path) -> dict[str, onnx.ModelProto]:
     found = {}
     for name, options in FORMS.items():
         path = ann.parent / f"{name}.onnx"
-        na_convert.convert(ann, output=path, timesteps=2, check=False, **options)  # type: ignore[arg-type]
+        na_convert.convert(ann, output=path, timesteps=2, check=False, **options)
         found[name] = onnx.load(path)
     return found
 
@@ -83,9 +76,9 @@ def decide(model: onnx.ModelProto) -> None:
 
 
 def survives(model: onnx.ModelProto) -> None:
-    """All of them run the model, or refuse it as they should: any other error is a defect."""
+    """All of them run the model, or refuse it as the user's: any other error is a defect."""
     for use in (run, step, decide):
-        with suppress(NaConvertError):
+        with suppress(UsageError):
             use(model)
 
 
@@ -160,7 +153,7 @@ def places(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("form", "key"),
     [
-        ("exact", "na_convert.exact"),
+        ("folded", "na_convert.exact"),
         ("int8", "na_convert.integer"),
         ("int8-loop", "na_convert.integer"),
     ],
@@ -200,10 +193,10 @@ def test_numbers_that_no_uint8_holds(
 
 
 def test_grids_of_any_shape(ann: Path, files: dict[str, onnx.ModelProto]) -> None:
-    stored = metadata(files["exact"], "na_convert.exact")
+    stored = metadata(files["folded"], "na_convert.exact")
     for key, value in (("grids", {"w2": 10**9}), ("rounds", -1), ("layers", {}), ("bounds", [])):
         path = ann.parent / "damaged.onnx"
-        model = changed(files["exact"], "na_convert.exact", json.dumps({**stored, key: value}))
+        model = changed(files["folded"], "na_convert.exact", json.dumps({**stored, key: value}))
         path.write_bytes(model.SerializeToString())
         with pytest.raises(ModelError, match=r"na_convert\.exact is not as it was written"):
             na_convert.check(ann, path, data=DATA, checks=["replay"])
