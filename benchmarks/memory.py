@@ -113,12 +113,20 @@ def show_one(name: str, path: Path, size: int) -> None:
 
 
 def chain(layers: int, path: Path) -> None:
-    """A stem, then ``layers`` convolutions of `CHANNELS` with a 2-bit quantiser behind each."""
-    rng = np.random.default_rng(0)
-    weights = {"stem": rng.standard_normal((CHANNELS, 3, 3, 3), np.float32) / 5}
+    """`chain_model` with weights inside."""
+    rng, model = np.random.default_rng(1), chain_model(layers)
     for i in range(layers):
         values = rng.standard_normal((CHANNELS, CHANNELS, 3, 3), np.float32)
-        weights[f"w{i}"] = values / np.float32(np.sqrt(9 * CHANNELS))
+        values /= np.float32(np.sqrt(9 * CHANNELS))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, f"w{i}"))
+    onnx.save(model, path)
+
+
+def chain_model(layers: int) -> onnx.ModelProto:
+    """A stem, then ``layers`` convolutions of `CHANNELS` with a 2-bit quantiser behind each, whose
+    weights w0, w1, ... are still to be added."""
+    rng = np.random.default_rng(0)
+    weights = {"stem": rng.standard_normal((CHANNELS, 3, 3, 3), np.float32) / 5}
     weights |= {"step": np.float32(0.5), "low": np.float32(0), "high": np.float32(3)}
     nodes, given = [], "x"
     for i, weight in enumerate(("stem", *(f"w{i}" for i in range(layers)))):
@@ -138,7 +146,7 @@ def chain(layers: int, path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", CHANNELS, 1, 1])],
         [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def child(command: list[str]) -> str:

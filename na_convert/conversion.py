@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import forms, integer_check, integer_conversion, model_io, pipeline
+from . import forms, integer_check, integer_conversion, model_io, model_writing, pipeline
 from .choices import NIR_TARGETS, WEIGHTS, is_nir
 from .compare import measure
 from .data import Preprocessing, Samples
@@ -319,7 +319,7 @@ def _written(
 ) -> Result:
     """``result`` with its file: an SNN, or, where ``membrane`` says how it starts, a NIR file."""
     if membrane is None:
-        size, digest = model_io.save(made.parts, path)
+        size, digest = model_writing.save(made.parts, path)
         return replace(result, output=OutputInfo(str(path), size, digest, _node_counts(made)))
     found = write_network(made.snn, info, samples, path, target=nir_target, membrane=membrane)
     equivalence = result.equivalence

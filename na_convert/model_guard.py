@@ -46,8 +46,8 @@ def check_size(path: Path) -> None:
         )
 
 
-def check_external(path: Path, model: onnx.ModelProto) -> None:
-    """External data, before it is read: ``model`` was loaded without it.
+def check_external(path: Path, model: onnx.ModelProto) -> int:
+    """External data, before it is read: ``model`` was loaded without it. Returns its bytes.
 
     onnx's checker has refused locations outside the model's folder, links and what is no file.
     """
@@ -67,6 +67,7 @@ def check_external(path: Path, model: onnx.ModelProto) -> None:
         total += needed
     if too_large := beyond_memory(total):
         raise ModelError(f"{path}: weights of {too_large}")
+    return total
 
 
 def check_model(path: Path, model: onnx.ModelProto) -> None:

@@ -1,24 +1,20 @@
-"""Reading and writing models: external data, hashes, and files that appear whole or not at all."""
+"""Reading models: external data, hashes, and what has to be put right before the passes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx.inliner
-from numpy.typing import NDArray
 
 from . import model_guard, neurons
 from .cut import reads
 from .errors import ModelError, NotConvertible, first_line
-from .graph import Parts
 from .large_batch import free_large_batch
-from .whole_files import atomic_file
+from .size_guard import without_weights
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 
@@ -27,7 +23,8 @@ HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 class Loaded:
     """A model read from `path`: weights inside, foreign local functions inlined.
 
-    `notes` says what else was changed while it was read.
+    `bytes` are those of the file and of its external data, `sha256` is of the file alone; `notes`
+    says what else was changed while it was read.
     """
 
     model: onnx.ModelProto
@@ -56,7 +53,7 @@ def load(path: Path) -> Loaded:
     try:
         model_guard.check_size(path)
         digest = _sha256(path)
-        model = _checked(path)
+        model, beside = _checked(path)
         model_guard.check_model(path, model)
     except ModelError:
         raise
@@ -67,7 +64,7 @@ def load(path: Path) -> Loaded:
         raise ModelError(f"{path}: the model has no nodes")
     model = _without_foreign_functions(path, model)
     note = free_large_batch(path, model)
-    return Loaded(model, path, digest, path.stat().st_size, (note,) if note else ())
+    return Loaded(model, path, digest, path.stat().st_size + beside, (note,) if note else ())
 
 
 def _refuse_nir(path: Path) -> None:
@@ -85,32 +82,48 @@ def _without_foreign_functions(path: Path, model: onnx.ModelProto) -> onnx.Model
     if not foreign:
         return model
     try:
-        return onnx.inliner.inline_selected_functions(model, foreign)
+        inlined = onnx.inliner.inline_selected_functions(_light(model), foreign)
     except Exception as error:
         raise ModelError(
             f"{path}: its local functions cannot be inlined ({first_line(error)})"
         ) from error
+    for field in ("opset_import", "functions"):
+        model.ClearField(field)
+        getattr(model, field).extend(getattr(inlined, field))
+    for field in ("node", "value_info"):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(getattr(inlined.graph, field))
+    return model
 
 
-def _checked(path: Path) -> onnx.ModelProto:
-    """The model, valid; its nodes in an order in which they can run."""
+def _light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with large weights as inputs: what onnx serialises must stay below 2 GiB."""
+    light = without_weights(model)
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    light.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    return light
+
+
+def _checked(path: Path) -> tuple[onnx.ModelProto, int]:
+    """The model, valid, its nodes in an order in which they can run; bytes of external data."""
     try:
         onnx.checker.check_model(path)
     except onnx.checker.ValidationError as error:
         if "topologically sorted" not in str(error):
             raise
-        model = _with_external_data(path)
+        model, beside = _with_external_data(path)
         sort_nodes(model.graph)
-        onnx.checker.check_model(model)
-        return model
+        onnx.checker.check_model(_light(model))
+        return model, beside
     return _with_external_data(path)
 
 
-def _with_external_data(path: Path) -> onnx.ModelProto:
+def _with_external_data(path: Path) -> tuple[onnx.ModelProto, int]:
     model = onnx.load(path, load_external_data=False)
-    model_guard.check_external(path, model)
+    beside = model_guard.check_external(path, model)
     onnx.load_external_data_for_model(model, str(path.parent))
-    return model
+    return model, beside
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
@@ -152,67 +165,6 @@ def _refuse_bfloat16(path: Path, model: onnx.ModelProto) -> None:
             node=(inputs + casts)[0],
             remedy="export in float32 (model.float()): the weights keep their values",
         )
-
-
-def save(parts: Parts, path: Path) -> tuple[int, str]:
-    """Write a model to ``path``, whole or not at all; returns its size in bytes and its sha256.
-
-    Weights are streamed, one at a time. Raises UsageError where the folder is missing or cannot be
-    written, and ModelError above protobuf's limit of 2 GiB.
-    """
-    digest = hashlib.sha256()
-    with atomic_file(path) as part, part.open("wb") as file:
-        for chunk in _encoded(parts):
-            file.write(chunk)
-            digest.update(chunk)
-    return path.stat().st_size, digest.hexdigest()
-
-
-# --- protobuf, written piece by piece -------------------------------------------------------------
-
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
-_PROTOBUF_LIMIT = 2**31 - 1
-
-
-def _encoded(parts: Parts) -> Iterator[bytes | memoryview]:
-    """The bytes of ``parts.whole()``, without ever holding the weights twice."""
-    head = onnx.ModelProto()
-    head.CopyFrom(parts.light)
-    head.ClearField("graph")
-    graph = parts.light.graph.SerializeToString(deterministic=True)
-    headers = [_tensor_header(name, values) for name, values in parts.weights.items()]
-    sizes = [
-        len(h) + values.nbytes for h, values in zip(headers, parts.weights.values(), strict=True)
-    ]
-    fields = [_field(_INITIALIZER, size) for size in sizes]
-    length = len(graph) + sum(sizes) + sum(map(len, fields))
-    if length > _PROTOBUF_LIMIT - (1 << 20):
-        raise ModelError(f"the SNN would have {length / 2**30:.1f} GiB, over protobuf's limit of 2")
-    yield head.SerializeToString(deterministic=True)
-    yield _field(_GRAPH, length)
-    yield graph
-    for field, header, values in zip(fields, headers, parts.weights.values(), strict=True):
-        yield field
-        yield header
-        yield np.ascontiguousarray(values).tobytes()
-
-
-def _tensor_header(name: str, values: NDArray[np.generic]) -> bytes:
-    """A TensorProto up to where its bytes begin."""
-    kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-    tensor = onnx.TensorProto(name=name, data_type=kind, dims=values.shape)
-    header: bytes = tensor.SerializeToString(deterministic=True)
-    return header + _field(_RAW_DATA, values.nbytes)
-
-
-def _field(number: int, length: int) -> bytes:
-    """Tag and length of a length-delimited protobuf field."""
-    encoded = bytearray([number << 3 | 2])
-    while length > 0x7F:
-        encoded.append(length & 0x7F | 0x80)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded)
 
 
 def _sha256(path: Path) -> str:

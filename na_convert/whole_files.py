@@ -49,6 +49,27 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path}: cannot write ({error.strerror or error})") from error
 
 
+def put_if_absent(part: Path, path: Path) -> bool:
+    """Put the finished file ``part`` at ``path`` too, unless something is there; returns whether
+    it was put.
+
+    Raises OSError where it cannot be written.
+    """
+    _to_disk(part)
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return False
+        os.close(handle)
+        os.replace(part, path)
+    return True
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends without error.

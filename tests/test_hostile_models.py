@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 import na_convert
-from na_convert import cli, model_guard, model_io, reading
+from na_convert import cli, model_guard, model_io, model_writing, reading
 from na_convert.errors import CheckFailed, ModelError, NaConvertError, NotConvertible
 
 from . import build
@@ -457,7 +457,7 @@ def test_branches_within_branches(tmp_path: Path, ann: Model) -> None:
 
 def field(number: int, content: bytes) -> bytes:
     """A length-delimited protobuf field."""
-    return model_io._field(number, len(content)) + content
+    return model_writing._field(number, len(content)) + content
 
 
 def test_a_branch_that_depends_on_data(tmp_path: Path, ann: Model) -> None:

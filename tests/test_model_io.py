@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from na_convert import model_io, whole_files
+from na_convert import model_io, model_writing, whole_files
 from na_convert.errors import ModelError, NotConvertible, UsageError
 from na_convert.graph import export_parts
 from na_convert.runtime import run
@@ -22,7 +22,7 @@ def test_streamed_file_equals_the_model(tmp_path: Path) -> None:
     parts = export_parts(g, carried.with_metadata({"k": "v"}))
     assert "v" in parts.weights
     path = tmp_path / "m.onnx"
-    size, digest = model_io.save(parts, path)
+    size, digest = model_writing.save(parts, path)
     assert (size, digest) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
     assert onnx.load(path) == parts.whole()
     expected = run(model(BODY, WEIGHTS), {"x": images()})["y"]
@@ -31,7 +31,7 @@ def test_streamed_file_equals_the_model(tmp_path: Path) -> None:
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     digests = {
-        model_io.save(export_parts(*graph(BODY, WEIGHTS)), tmp_path / f"{i}.onnx")[1]
+        model_writing.save(export_parts(*graph(BODY, WEIGHTS)), tmp_path / f"{i}.onnx")[1]
         for i in range(2)
     }
     assert len(digests) == 1
@@ -84,7 +84,9 @@ def test_foreign_functions_are_inlined_and_external_data_read(tmp_path: Path) ->
     assert [n.op_type for n in model_io.load(path).model.graph.node] == ["Add"]
     external = model(BODY, WEIGHTS)
     onnx.save(external, tmp_path / "e.onnx", save_as_external_data=True, location="e.data")
-    loaded = model_io.load(tmp_path / "e.onnx").model
+    whole = model_io.load(tmp_path / "e.onnx")
+    loaded = whole.model
+    assert whole.bytes == sum((tmp_path / name).stat().st_size for name in ("e.onnx", "e.data"))
     np.testing.assert_array_equal(
         run(loaded, {"x": images()})["y"], run(model(BODY, WEIGHTS), {"x": images()})["y"]
     )
@@ -116,3 +118,38 @@ def test_bfloat16_is_refused_with_a_way_out(tmp_path: Path, body: str) -> None:
     with pytest.raises(NotConvertible, match="bfloat16") as caught:
         model_io.load(tmp_path / "m.onnx")
     assert "float32" in (caught.value.remedy or "")
+
+
+def test_what_onnx_serialises_holds_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions are inlined, and a sorted model is checked, however large the weights are."""
+    sizes, inline, check = [], onnx.inliner.inline_selected_functions, onnx.checker.check_model
+
+    def inlined(proto: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
+        sizes.append(proto.ByteSize())
+        return inline(proto, *rest)
+
+    def checked(proto: onnx.ModelProto | Path, **options: bool) -> None:
+        sizes.append(0 if isinstance(proto, Path) else proto.ByteSize())
+        check(proto, **options)
+
+    monkeypatch.setattr(onnx.inliner, "inline_selected_functions", inlined)
+    monkeypatch.setattr(onnx.checker, "check_model", checked)
+    proto = model(f"{BODY.replace('Flatten (z)', 'other.Flat (z)')}", WEIGHTS)
+    proto.functions.append(
+        onnx.parser.parse_function(
+            '<domain: "other", opset_import: ["" : 17]> Flat (a) => (b) { b = Flatten (a) }'
+        )
+    )
+    proto.opset_import.append(onnx.helper.make_opsetid("other", 1))
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[::-1])
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    loaded = model_io.load(tmp_path / "m.onnx").model
+    assert len(sizes) == 3
+    assert max(sizes) < 2000
+    assert [n.op_type for n in loaded.graph.node] == ["Conv", "Flatten", "Gemm"]
+    expected = run(model(BODY, WEIGHTS), {"x": images()})["y"]
+    np.testing.assert_array_equal(run(loaded, {"x": images()})["y"], expected)
