@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
+from na_convert import cli
+
 from . import build
 from .blocks import NOT_CODE, RUN, Runner, blocks
 
@@ -133,6 +135,60 @@ NOT_RUN = {
 }
 
 
+# --- the page of errors ---------------------------------------------------------------------------
+
+
+WRONG = {
+    "no-such.onnx": "a file that is not there",
+    "model.onnx -T 0": "a value that cannot be",
+    "model.onnx --form foldd": "a choice that does not exist",
+    "check model.onnx model.onnx --data images.npz": "an ANN in place of an SNN",
+    "images.npz": "no ONNX model",
+    "model.onnx --data wide.npz": "data of another shape",
+    "model.onnx --data bytes.npz": "pixels without a rule",
+    "relu.onnx": "nodes that cannot spike",
+    "model.onnx --target-drop 0.1": "an option without what it needs",
+    "model.onnx -o none/such.onnx": "a folder that is not there",
+    "model.onnx --readout-from nowhere": "a node that is not there",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=WRONG.values())
+def test_errors_as_they_happen_are_on_the_page(
+    arguments: str, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    folder = tmp_path / "folder"
+    shutil.copytree(stock, folder)
+    monkeypatch.chdir(folder)
+    np.savez("wide.npz", x=np.zeros((2, 3, 8, 9), np.float32))
+    np.savez("bytes.npz", x=np.zeros((2, 3, 8, 8), np.uint8))
+    body = "c = Conv (x, w1)\nr = Relu (c)\nd = Conv (r, w2)\nf = Flatten (d)\ny = Gemm (f, w3)"
+    onnx.save(
+        build.model(body, {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w3": (64, 5)}), "relu.onnx"
+    )
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments.split())
+    shown = capsys.readouterr().err
+    line = next(line for line in shown.splitlines() if line.startswith("error: "))
+    codes = [number for number, row in _rows_of_errors() if row.fullmatch(line[len("error: ") :])]
+    assert left.value.code in codes, line
+
+
+def _rows_of_errors() -> list[tuple[int, re.Pattern[str]]]:
+    """Exit code and pattern of each row of docs/errors.md: anything for what is in brackets."""
+    found, code = [], 0
+    for line in (DOCS / "errors.md").read_text().splitlines():
+        if line.startswith("## Exit code "):
+            code = int(line.split()[3].rstrip(":"))
+        row = re.fullmatch(r"\| `{1,2} ?(.*?) ?`{1,2} \| (.*?) ?\|", line)
+        if row and code:
+            remedies = row[2].replace("&lt;", "<").split(" / ")
+            said = [row[1], *(f"{row[1]}: {remedy}" for remedy in remedies if remedy)]
+            found += [(code, re.compile(re.sub(r"<[^<>]*>", ".+", re.escape(s)))) for s in said]
+    return found
+
+
 # --- generated pages, links, the site -------------------------------------------------------------
 
 
@@ -175,7 +231,8 @@ def test_the_site_builds(tmp_path: Path) -> None:
 
 
 def run(command: list[str], folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -111,7 +111,7 @@ NOT_PASSED = (
         "for NIR, what concerns scales is one.",
     ),
     Part(
-        "Export to NIR", ("Unfit", "Refusal", "NotConvertible"), _NIR,
+        "Export to NIR", ("Unfit", "NoGeometry", "Refusal", "NotConvertible"), _NIR,
         "The network converts, and has no counterpart in NIR ([nir.md](nir.md#what-is-refused)).",
     ),
     Part(

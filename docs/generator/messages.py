@@ -41,6 +41,7 @@ _PLACES: Mapping[str, tuple[int, int | None, str]] = {
     "Refusal": (2, 3, ""),
     "Obstacle": (0, 1, ""),
     "Unfit": (0, 1, ""),
+    "NoGeometry": (0, None, ""),
     "NoIntegerForm": (0, 1, FOLDED),
     "NotExact": (1, None, ""),
     "Fit": (2, 3, ""),
@@ -54,7 +55,9 @@ _SPOKEN = {
     "said": "reason", "source": "path", "spec": "input", "str": "size", "strerror": "reason",
     "suffix": "suffix", "v": "value", "k": "setting", "where": "place",
 }  # fmt: skip
-_ROWS = ("Refusal", "Obstacle", "Unfit", "NoIntegerForm", "Fit")  # of the table of refused nodes
+_ROWS = (  # of the table of refused nodes
+    *("Refusal", "Obstacle", "Unfit", "NoGeometry", "NoIntegerForm", "NotExact", "Fit"),
+)
 _DEPTH = 6  # names are followed so far
 
 Scope: TypeAlias = Mapping[str, tuple[ast.expr, "Call"]]
@@ -71,11 +74,18 @@ class Message:
 
 
 def messages(source: Source) -> set[Message]:
-    """All of them, each once."""
-    found = set()
+    """All of them, each once.
+
+    Raises LookupError for an error whose text is not found; a row of the table may be one that was
+    said elsewhere.
+    """
+    found = set[Message]()
     for kind in _PLACES:
         for call in source.calls[kind]:
-            found |= set(messages_at(kind, call, source))
+            said = set(messages_at(kind, call, source))
+            if not said and kind not in _ROWS:
+                raise LookupError(f"{call.module}:{call.node.lineno}: no text found for {kind}")
+            found |= said
     return found
 
 
