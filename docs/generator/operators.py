@@ -54,17 +54,21 @@ def _introduction() -> str:
     return cleandoc(f"""
         Where an operator stands decides what it may be:
 
-        - **before the first neurons** it is computed once, and **behind the last** on the mean
-          over time: any operator of ONNX that onnxruntime runs may stand there, and stays as it is;
+        - **in front of the first weights** it is computed once, and **behind the last weights and
+          averages** on the mean over time: any operator of ONNX that onnxruntime runs may stand
+          there, and stays as it is;
         - **between neurons**, which is behind one layer of neurons and in front of another, it runs
           at every time step on single spikes, and has to be affine in them;
         - **in an activation** it is read as part of a function of one number.
 
         Neurons stand where an activation is behind some weights ({_listed(WEIGHTED_OPS)}) and in
         front of weights or averages ({_listed(AVERAGING_OPS)}); where there is none such, those
-        that nothing but an output follows are taken. `na-convert inspect MODEL` lists
-        what would be refused, without converting anything. Models of an opset below {OPSET} are
-        lifted to it.
+        that nothing but an output follows are taken. A nonlinear function that stands there and is
+        no activation is refused, also in front of the first neurons and behind the last: nobody
+        would be told that a layer stays analog. `--readout-from NODE` says so, for all behind NODE.
+
+        `na-convert inspect MODEL` lists what would be refused, without converting anything. Models
+        of an opset below {OPSET} are lifted to it.
     """)
 
 
