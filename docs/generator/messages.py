@@ -279,7 +279,9 @@ def placeholder(node: ast.expr) -> str:
     if isinstance(node, ast.Name):
         return _SPOKEN.get(node.id, node.id.replace("_", " ").strip())
     if isinstance(node, ast.Attribute):
-        if node.attr in ("name", "__name__", "names", "values", "shape", "stop", "start", "path"):
+        if node.attr == "__name__" and isinstance(node.value, ast.Call):
+            return f"type of {placeholder(node.value)}"
+        if node.attr in ("name", "names", "values", "shape", "stop", "start", "path"):
             return placeholder(node.value)
         return _SPOKEN.get(node.attr, node.attr.replace("_", " ").strip())
     if isinstance(node, ast.Call):
