@@ -38,27 +38,27 @@ def run(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exa
     if not currents:
         exactness = Exactness(True, timesteps, dict(bounds))
         return with_exactness(snn, exactness, Grids()), exactness
-    alone = _analog_part(snn, list(currents))
+    alone = _analog_part(snn, currents)
     if isinstance(alone, str):
         return snn, Exactness(False, timesteps, reason=alone)
     made, exactness = snap.run(alone, bounds, timesteps)
     if not exactness.exact:
         return snn, exactness
     graph = snn.graph.copy()
-    names = _transplanted(made.graph, list(currents), graph)
+    names = _transplanted(made.graph, currents, graph)
     before = grids_of(made)
-    grids = Grids(
-        rounds=frozenset(names[name] for name in before.rounds if name in names),
+    grids = Grids(  # a Round behind a current was for the neurons of that part alone
+        rounds=frozenset(names[name] for name in before.rounds & names.keys()),
         fine=frozenset(names[name] for name in before.fine),
     )
     return with_exactness(replace(snn, graph=graph), exactness, grids), exactness
 
 
-def _currents(graph: gs.Graph) -> dict[str, gs.Node]:
-    """Analog tensors that are computed, and the Encode of each."""
+def _currents(graph: gs.Graph) -> list[str]:
+    """Analog tensors that are computed."""
     inputs = {t.name for t in graph.inputs}
-    encodes = [n for n in graph.nodes if g.is_ours(n, "Encode")]
-    return {n.inputs[0].name: n for n in encodes if n.inputs[0].name not in inputs}
+    encoded = (n.inputs[0].name for n in graph.nodes if g.is_ours(n, "Encode"))
+    return [name for name in dict.fromkeys(encoded) if name not in inputs]
 
 
 def _analog_part(snn: Snn, currents: list[str]) -> Snn | str:

@@ -11,7 +11,7 @@ from na_convert.passes import exact_stem, quantise_weights
 from onnx.reference import ReferenceEvaluator
 
 from na_convert.evaluate import evaluate
-from na_convert.exactness import exactness_of
+from na_convert.exactness import exactness_of, grids_of
 from na_convert.forms import INT8_FORMS
 from na_convert.forms.int8_unrolled import int8_parts
 from na_convert.integer import run
@@ -62,6 +62,7 @@ def made(snn: Snn) -> Snn:
     assert exactness.exact, exactness.reason
     assert exactness_of(found) == exactness
     check_graph(found.graph, "exact_stem")
+    assert grids_of(found).rounds == {n.name for n in found.graph.nodes if n.op == "Round"}
     return found
 
 
