@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from .integer import IntegerNetwork
 from .layers import match_layers
 from .passes import exact_stem, quantise_weights
 from .passes.quantise_weights import Quantised
-from .passes.tie_shortcuts import Tied, tie_shortcuts
+from .passes.tie_shortcuts import tie_shortcuts
 from .results import Exactness, Quantisation
 from .running import file_runner
 from .snn import Snn, neuron_nodes, parameters
@@ -77,14 +77,8 @@ def convert(
     if exact:
         bounds = largest_inputs(network, samples)
         network, exactness = exact_stem.run(network, bounds, network.timesteps)
-    found = _quantised(network, staircase_ann, samples, form, tie=tie, given=given)
-    return Int8(found.network, form.parts(found.network), found.report, exactness)
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    network: IntegerNetwork
-    report: Quantisation
+    made, report = _quantised(network, staircase_ann, samples, form, tie=tie, given=given)
+    return Int8(made, form.parts(made), report, exactness)
 
 
 def _quantised(
@@ -95,7 +89,7 @@ def _quantised(
     *,
     tie: str,
     given: bool,
-) -> _Chosen:
+) -> tuple[IntegerNetwork, Quantisation]:
     typical = _typical(network, staircase_ann, samples) if given else None
     steps, tied = network.timesteps, tie_shortcuts(network)
     if not tied.raised or tie == "never" or (tie == "auto" and not given):
@@ -103,27 +97,19 @@ def _quantised(
         why = "as asked" if tie == "never" else "no data to decide on: thresholds stay"
         if not tied.raised:
             why = "no shortcut whose thresholds differ"
-        return _chosen(free, Tied(network, {}), why, given)
+        return free.network, Quantisation(free.layers, False, why, {}, given)
     bound = quantise_weights.run(tied.network, steps, _of_tied(typical, network, tied.network))
     if not given:
-        return _chosen(bound, tied, "as asked", given)
+        return bound.network, Quantisation(bound.layers, True, "as asked", tied.raised, given)
     free = quantise_weights.run(network, steps, typical)
     score = [_score(each, form, staircase_ann, network, samples) for each in (free, bound)]
     what = "accuracy" if samples.labels is not None else "agreement"
     why = f"{what} at T = {steps}: {score[0]:.1%} as they are, {score[1]:.1%} tied"
-    if tie == "always":
-        found = _chosen(bound, tied, f"as asked; {why}", given)
-    elif score[1] >= score[0]:
-        found = _chosen(bound, tied, why, given)
-    else:
-        found = _chosen(free, Tied(network, {}), why, given)
-    report = replace(found.report, measured=what, score=score[0], tied_score=score[1])
-    return replace(found, report=report)
-
-
-def _chosen(found: Quantised, tied: Tied, why: str, corrected: bool) -> _Chosen:
-    report = Quantisation(found.layers, bool(tied.raised), why, tied.raised, corrected)
-    return _Chosen(found.network, report)
+    asked = tie == "always"
+    found, raised = (bound, tied.raised) if asked or score[1] >= score[0] else (free, {})
+    report = Quantisation(found.layers, bool(raised), f"as asked; {why}" if asked else why, raised,
+                          given, measured=what, score=score[0], tied_score=score[1])  # fmt: skip
+    return found.network, report
 
 
 def _typical(network: Snn, staircase_ann: gs.Graph, samples: Samples) -> dict[str, Array]:
