@@ -53,7 +53,7 @@ def conv_transpose(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array
     grouped = mirrored.reshape(group, w.shape[0] // group, *w.shape[1:]).swapaxes(1, 2)
     per_output = grouped.reshape(-1, w.shape[0] // group, *w.shape[2:])
     full = _convolve(_padded(spread, widened, 0), per_output, [1] * rank, dilations, group)
-    crops = _transposed_pads(node, x.shape[2:], full.shape[2:], strides)
+    crops = transposed_pads_of(node, x.shape[2:], full.shape[2:], strides)
     kept = [slice(a, n - b) for (a, b), n in zip(crops, full.shape[2:], strict=True)]
     return _add_bias(full[_spatial(kept)], inputs)
 
@@ -84,9 +84,10 @@ def _add_bias(y: Array, inputs: Inputs) -> Array:
     return y
 
 
-def _transposed_pads(
+def transposed_pads_of(
     node: gs.Node, size: Sequence[int], full: Sequence[int], strides: Sequence[int]
 ) -> list[tuple[int, int]]:
+    """What a ConvTranspose cuts off ``full``, (before, after) per spatial axis."""
     rank = len(size)
     mode = node.attrs.get("auto_pad", "NOTSET")
     wanted = node.attrs.get("output_shape")

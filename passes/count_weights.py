@@ -81,7 +81,7 @@ def read_transposed(reader: Reader, node: gs.Node) -> list[Value]:
     full = [
         (n - 1) * s + r + 1 + e for n, s, r, e in zip(space, strides, reach, extra, strict=True)
     ]
-    crops = kernels._transposed_pads(node, space, full, strides)
+    crops = kernels.transposed_pads_of(node, space, full, strides)
     spread = _spread(reader, node.outputs[0].name, source, strides)
     begins = [r - a for r, (a, _) in zip(reach, crops, strict=True)]
     ends = [r + e - b - (s - 1)

@@ -19,7 +19,7 @@ input and any T up to the one given (`integer_bounds`), or refuses by node name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,12 +29,10 @@ from numpy.typing import NDArray
 
 from na_convert import kernels
 from na_convert.errors import NotConvertible, UsageError
-from na_convert.graph import is_ours, label
 from na_convert.integer import (
     Analog,
     IntegerNetwork,
     Layer,
-    Mean,
     Move,
     Product,
     Shortcut,
@@ -52,8 +50,9 @@ from na_convert.integer_bounds import (
 from na_convert.results import QuantisedLayer, Refusal
 from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 
+from .count_means import means_of
 from .count_sums import Reading, read
-from .count_values import FOLDED, MOST, Counts, Sum, Term
+from .count_values import FOLDED, MOST, Counts, Sum, Term, by_channel
 from .join_terms import join
 from .shortcut_ratio import Ratio, best_ratio
 from .weight_scales import Scaled, choose
@@ -91,9 +90,8 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
     reading = read(network, timesteps)
     builder = _Builder(network, reading, timesteps, typical or {})
     operations = [each for item in reading.order for each in builder.operations(item)]
-    means = [m for node in network.graph.nodes if is_ours(node, "Decode")
-             for m in builder.means(node)]  # fmt: skip
-    refused = (*reading.refused, *builder.refused)
+    means, unread = means_of(network, reading)
+    refused = (*reading.refused, *builder.refused, *unread)
     if refused:
         raise NotConvertible(
             f"{len(refused)} node(s) have no int8 form",
@@ -101,8 +99,7 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
             remedy="see the table: each is named with the reason and what to do",
             refused=refused,
         )
-    unique = {m.output: m for m in means}
-    integer = IntegerNetwork(network, tuple(operations), tuple(unique.values()), timesteps)
+    integer = IntegerNetwork(network, tuple(operations), tuple(means), timesteps)
     return Quantised(integer, tuple(builder.reports))
 
 
@@ -169,7 +166,7 @@ class _Builder:
     def _narrow(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
         """With uint8 in and out; None where that cannot be."""
         current = _with_a_term(current)
-        bias = _channels(current.bias, self.shapes[node.name])
+        bias = by_channel(current.bias, self.shapes[node.name])
         ratio = self._ratio(node, current, theta)
         if current.analogs or not current.terms or bias is None or ratio is None:
             return None
@@ -213,7 +210,7 @@ class _Builder:
         shape = self.shapes[node.name]
         exact, most = [], []
         for counts, gain in current.identities:
-            worth = _channels(gain * counts.scale, shape)
+            worth = by_channel(gain * counts.scale, shape)
             if worth is None:
                 return None
             exact.append(worth / theta)
@@ -243,7 +240,7 @@ class _Builder:
         """What the whole numbers of a ratio leave over, as 1x1 convolutions of the shortcuts."""
         found = []
         for (counts, gain), q in zip(current.identities, ratio.weights, strict=True):
-            worth = _channels(gain * counts.scale, counts.shape)
+            worth = by_channel(gain * counts.scale, counts.shape)
             assert worth is not None
             rank = len(counts.shape) - 1
             ones, zeros = (1,) * rank, (0,) * 2 * rank
@@ -359,24 +356,6 @@ class _Builder:
             )
         )
 
-    # --- the readout ------------------------------------------------------------------------------
-
-    def means(self, decode: gs.Node) -> list[Mean]:
-        """Of the counts that ``decode`` reads; of a sum, those of every neuron it comes from."""
-        value = self.reading.values.get(decode.inputs[0].name)
-        if isinstance(value, Counts):
-            return [_mean(decode.outputs[0].name, value)]
-        found = []
-        for name in _neuron_tensors(decode.inputs[0]):
-            counts = self.reading.values[name]
-            assert isinstance(counts, Counts)
-            found.append(_mean(name, counts))
-        if not found:
-            self.refused.append(
-                Refusal(label(decode), "Decode", "its input has no integer form", FOLDED)
-            )
-        return found
-
 
 def _is_constant(current: Sum) -> bool:
     alone = len(current.analogs) == 1 and not (current.terms or current.identities)
@@ -393,7 +372,7 @@ def _with_a_term(current: Sum) -> Sum:
     if current.terms or not current.identities:
         return current
     (counts, gain), *others = current.identities
-    worth = _channels(gain * counts.scale, counts.shape)
+    worth = by_channel(gain * counts.scale, counts.shape)
     rank = len(counts.shape) - 1
     if worth is None or rank < 1:
         return current
@@ -404,37 +383,8 @@ def _with_a_term(current: Sum) -> Sum:
     return replace(current, terms=(term,), identities=tuple(others))
 
 
-def _neuron_tensors(tensor: gs.Tensor) -> Iterable[str]:
-    """Names of the neuron outputs that ``tensor`` is computed from."""
-    seen: set[int] = set()
-    stack = [tensor]
-    while stack:
-        current = stack.pop()
-        if id(current) in seen or not current.inputs:
-            continue
-        seen.add(id(current))
-        source = current.inputs[0]
-        if is_ours(source, "IF", "IFPerChannel"):
-            yield current.name
-        else:
-            stack.extend(source.inputs)
-
-
-def _mean(output: str, counts: Counts) -> Mean:
-    scale = np.asarray(counts.scale, np.float32)
-    return Mean(output, counts.name, scale, np.asarray(counts.offset, np.float32))
-
-
-def _channels(values: Array, shape: tuple[int, ...]) -> Array | None:
-    """``values`` [C], or None where they differ within a channel."""
-    if values.size == 1:
-        return np.full(shape[0], float(values.reshape(())))
-    whole = np.broadcast_to(values, shape).reshape(shape[0], -1)
-    return whole[:, 0].copy() if np.all(whole == whole[:, :1]) else None
-
-
 def _per_channel(values: NDArray[np.floating], shape: tuple[int, ...]) -> Array:
-    found = _channels(np.asarray(values, np.float64), shape)
+    found = by_channel(np.asarray(values, np.float64), shape)
     if found is None:
         raise UsageError("thresholds differ within a channel", remedy=FOLDED)
     return found
