@@ -11,7 +11,7 @@ from na_convert.passes import affine, count_sums
 
 from na_convert import axes, pipeline, pointwise, qonnx, unit_scale
 from na_convert.lift import OPSET
-from na_convert.nir_file.boundaries import MOVING
+from na_convert.nir_file.boundaries import MOVED
 from na_convert.nir_file.operators import OPERATORS as NIR_OPERATORS
 from na_convert.regions import AVERAGING_OPS, DATA_POSITIONS, WEIGHTED_OPS
 
@@ -100,7 +100,7 @@ def _listed(names: Iterable[str]) -> str:
 def _between(source: Source) -> str:
     grids = {*unit_scale.ABSORBING, *unit_scale.SUMS, *unit_scale.PASSING}
     int8 = {*count_sums._RULES, "MaxPool"}
-    nir = {*NIR_OPERATORS, *MOVING, "MaxPool"}
+    nir = {*NIR_OPERATORS, *MOVED, "MaxPool"}
     rows = []
     for operator in affine.supported_operators():
         marks = ["yes" if operator in known else "" for known in (grids, int8, nir)]

@@ -20,6 +20,7 @@ from ..choices import MEMBRANES, NIR_SUFFIX, NIR_TARGETS, is_nir
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
 from ..exactness import EXACT
+from ..nir_readers.network import from_graph
 from ..passes import unit_spikes
 from ..reading import Data, Progress, model_info, samples_for, silent
 from ..results import ModelInfo, NirExport, NirLayer, OutputInfo, PassReport
@@ -133,7 +134,7 @@ def write_network(
         metadata = _metadata(lowered, encoded, membrane, target, statements)
         file.write(lowered, metadata, part)
         tell("verifying", 0.5)
-        read = file.read(part)
+        read = from_graph(file.read(part), str(to))
         x = outside.input_values(read.metadata, few, str(to))
         exact = EXACT in network.carried.metadata and membrane != "bias" and not scaled.changed
         spikes = verification.spikes_of(encoded.snn, feeds)

@@ -20,7 +20,7 @@ from .network import Network, Node
 _INSTALL = "pip install 'na-convert[nir]'"
 
 
-OLDEST = (1, 0, 8)  # of nir, as the extra `nir` asks for
+OLDEST = "1.0.8"  # of nir, as the extra `nir` asks for
 
 
 def require() -> Any:
@@ -29,12 +29,15 @@ def require() -> Any:
         import nir
     except ImportError as error:
         raise UsageError(f"NIR files need the package nir ({error})", remedy=_INSTALL) from None
-    if tuple(int(part) for part in re.findall(r"\d+", nir.version)[:3]) < OLDEST:
+    if _numbers(nir.version) < _numbers(OLDEST):
         raise UsageError(
-            f"nir {nir.version} is older than {'.'.join(map(str, OLDEST))}, which NIR files need",
-            remedy=_INSTALL,
+            f"nir {nir.version} is older than {OLDEST}, which NIR files need", remedy=_INSTALL
         )
     return nir
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def write(network: Network, metadata: Mapping[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -19,7 +19,7 @@ from ..engines import FLOAT_NOISE
 from ..evaluate import evaluate
 from ..kernels import max_pool
 from ..nir_readers.network import Network as Read
-from ..nir_readers.network import Neurons, from_graph
+from ..nir_readers.network import Neurons
 from ..nir_readers.simulate import Recording, simulate
 from ..replay import relative_error
 from ..results import Figure
@@ -70,7 +70,7 @@ def spikes_of(snn: Snn, feeds: Mapping[str, Array]) -> Spikes:
 
 
 def compare(
-    graph: Any,
+    read: Read,
     network: Network,
     snn: Snn,
     spikes: Spikes,
@@ -79,7 +79,7 @@ def compare(
     *,
     exact: bool,
 ) -> Compared:
-    """``graph``, as ``nir`` read it, against ``snn``, which ``network`` was made from.
+    """``read``, the file as it was read back, against ``snn``, which ``network`` was made from.
 
     Args:
         spikes: of ``snn`` on its own inputs ``feeds``.
@@ -87,7 +87,6 @@ def compare(
         exact: sums of spikes are exact, so that no spike may differ where no analog current does.
     """
     given = {network.layers[name]: value for name, value in spikes.items()}
-    read = from_graph(graph)
     strict = {network.layers[n.name] for n in snn.neurons if exact and not n.constant_input}
     forced, free = _Run(read), _Run(read)
     seen = {node: Layer.unseen(len(x)) for node in given}
