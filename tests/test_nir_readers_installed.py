@@ -28,6 +28,7 @@ from na_convert.nir_readers.compare import Comparison, compare, reference_for
 from na_convert.nir_readers.simulate import simulate
 
 from . import build, nir_nets
+from .test_nir_check import quantised_input_ann
 from .test_report import validate
 
 pytestmark = [pytest.mark.readers, pytest.mark.filterwarnings("ignore")]
@@ -269,6 +270,18 @@ def test_the_file_of_another_ann_is_refused(
     assert cli._run(["check", "other.onnx", "net.nir", "--data", "data.npz"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: net.nir: is made of another ANN than other.onnx: export this")
+
+
+def test_a_quantiser_of_the_input_is_run_in_front_of_every_simulator(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(quantised_input_ann(), "ann.onnx")
+    assert cli._run(["ann.onnx", "-o", "net.nir", "-q", "--data", "data.npz"]) == 0
+    names = ",".join(f"{name}:adjusted" for name in readers.NAMES)
+    assert cli._run(f"check ann.onnx net.nir --data data.npz --reader {names} --json".split()) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in found["readers"]] == ["identical"] * 4
+    assert [each["agreement"] for each in found["readers"]] == [1.0] * 4
 
 
 @pytest.mark.parametrize("pool", [False, True])
