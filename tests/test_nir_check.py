@@ -312,6 +312,38 @@ def test_an_input_that_cannot_be_computed_is_one_line(
     assert said in shown
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("input_grid", 0.3, "its input_grid is 0.3, no power of two"),
+        ("input_grid", -0.5, "no power of two"),
+        ("input_grid", float("nan"), "no power of two"),
+        ("input_grid", "1", "no power of two"),
+        ("input_grid", np.ones(2), "no power of two"),
+        ("timesteps", 0, "its timesteps are 0, no number of steps"),
+        ("timesteps", "4", "no number of steps"),
+        ("timesteps", 2.5, "no number of steps"),
+        ("input", np.arange(3), "which is none of the network's inputs (x)"),
+    ],
+)
+def test_metadata_that_say_nothing_are_one_line(
+    key: str,
+    value: Any,
+    said: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = nir_nets.layered()
+    graph.metadata[key] = value
+    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    assert check("--reader good") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: net.nir: ")
+    assert shown.count("\n") == 1
+    assert said in shown
+
+
 def test_the_input_is_put_on_the_grid_of_the_file(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,18 +43,28 @@ def input_values(metadata: Mapping[str, Any], feeds: Mapping[str, Array], where:
     Raises UsageError where the file does not say what that is, or it is none of ``feeds``, and
     ModelError where what it says cannot be computed.
     """
-    entry = metadata.get(INPUT)
-    if entry is None:
+    if INPUT not in metadata:
         raise UsageError(f"{where}: does not say what its Input takes", remedy=_REMEDY)
+    entry = str(metadata[INPUT])
     if MODEL in metadata:
-        return _computed(metadata[MODEL], str(entry), feeds, where)
+        return _computed(metadata[MODEL], entry, feeds, where)
     if entry not in feeds:
         raise UsageError(
             f"{where}: its Input takes {entry!r}, which is none of the network's inputs "
             f"({', '.join(feeds)}), and it holds no {MODEL} that computes it",
             remedy=_REMEDY,
         )
-    return on_grid(np.asarray(feeds[entry]), float(metadata.get(GRID, 0)))
+    return on_grid(np.asarray(feeds[entry]), _grid(metadata, where))
+
+
+def _grid(metadata: Mapping[str, Any], where: str) -> float:
+    """The power of two; 0 where the input is not rounded."""
+    if GRID not in metadata:
+        return 0.0
+    said = np.asarray(metadata[GRID])
+    if said.dtype.kind not in "fiu" or said.ndim or np.frexp(said)[0] != 0.5:
+        raise ModelError(f"{where}: its {GRID} is {metadata[GRID]!r}, no power of two")
+    return float(said)
 
 
 def _part(encoded: Encoded, network: Network) -> bytes:

@@ -161,7 +161,10 @@ def _timesteps(network: Network, path: str | Path, asked: int | None) -> int:
             f"{path}: does not say for how many time steps it was made, so it is none of "
             "`na-convert export`", remedy="give -T, or export it with na-convert",
         )  # fmt: skip
-    return int(said)
+    found = np.asarray(said)
+    if found.dtype.kind not in "iu" or found.ndim or found < 1:
+        raise ModelError(f"{path}: its timesteps are {said!r}, no number of steps")
+    return int(found)
 
 
 def _require_one_output(network: Network, path: str | Path) -> None:
