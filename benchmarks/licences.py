@@ -10,15 +10,10 @@ the page says so, where one is not.
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, metadata, requires
 from pathlib import Path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from packaging.requirements import Requirement
 

@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import na_convert
 
@@ -86,6 +88,14 @@ def test_every_package_is_listed() -> None:
     for top in ("passes", "models"):
         found |= {f"na_convert.{top}.{p.parent.name}" for p in ROOT.glob(f"{top}/*/__init__.py")}
     assert set(json.loads(listed[1])) == found
+
+
+def test_the_oldest_versions_are_those_that_pyproject_allows() -> None:
+    allowed = tomllib.loads(PYPROJECT)["project"]["dependencies"]
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    pinned = [line.split("==") for line in lines if not line.startswith("#")]
+    expected = [line.split(">=") for line in allowed]
+    assert {n: Version(v) for n, v in pinned} == {n: Version(v) for n, v in expected}
 
 
 def test_importing_the_package_is_light() -> None:
