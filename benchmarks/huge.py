@@ -4,9 +4,10 @@
 
 Writes a chain of 3x3 convolutions of 1,024 channels, 38 MB each, with a 2-bit quantiser behind
 each, to a temporary folder (about 3 times its size is needed there), converts it in a process of
-its own without verification, and runs one sample of the result in onnxruntime, in another. Prints
-seconds, the peak of resident memory above the bare imports as a multiple of the model's size, and
-what was written; the exit code is 1 if the multiple is above 2.5 or the output is not finite.
+its own without verification, and runs one sample of the result in another, in onnxruntime and by
+`simulate`. Prints seconds, the peak of resident memory above the bare imports as a multiple of the
+model's size, and what was written; the exit code is 1 if the multiple is above 2.5, or the output
+not finite or another.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def tried(folder: Path, layers: int, arguments: list[str]) -> int:
     ran = json.loads(child([*call, str(path.with_suffix(".snn.onnx")), "--child", "run"]))
     print(
         f"onnxruntime loads and runs a sample in {ran['seconds']:.0f} s: "
-        f"{ran['outputs']} outputs, {'finite' if ran['finite'] else 'NOT FINITE'}"
+        f"{ran['outputs']} outputs, {'finite' if ran['finite'] else 'NOT FINITE'}, "
+        f"{'the same' if ran['simulated'] else 'OTHERS'} from `simulate`"
     )
-    return int(multiple > MOST_MEMORY or not ran["finite"])
+    return int(multiple > MOST_MEMORY or not (ran["finite"] and ran["simulated"]))
 
 
 def names(folder: Path) -> str:
@@ -110,16 +112,22 @@ def convert(path: Path, int8: bool) -> dict[str, float]:
 def run(path: Path) -> dict[str, float]:
     import onnxruntime
 
+    import na_convert
+
     start = time.perf_counter()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options)
     x = np.random.default_rng(1).standard_normal((1, 3, 8, 8), np.float32)
     (y,) = session.run(None, {"x": x})
+    seconds = time.perf_counter() - start
+    del session
+    simulated = na_convert.simulate(path, data={"x": x}).outputs
     return {
-        "seconds": time.perf_counter() - start,
+        "seconds": seconds,
         "outputs": y.size,
         "finite": bool(np.isfinite(y).all()),
+        "simulated": bool(np.array_equal(simulated[max(simulated)]["y"], y)),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,10 +35,53 @@ def session(model: onnx.ModelProto | Path, *, threads: int = 0, optimise: bool =
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        source, beside = (str(model), {}) if isinstance(model, Path) else _serialised(model)
+        options.add_external_initializers(list(beside), list(beside.values()))
+        made = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        made.beside = beside  # it reads them where they are, and does not keep them
+        return made
     except Exception as error:
         raise ModelError(f"onnxruntime does not run this graph ({first_line(error)})") from error
+
+
+MOST_SERIALISED = 2**31 - (1 << 20)  # bytes of a model without its large weights
+_HEAVY = 1 << 16  # bytes; larger weights of a model beyond it are handed over beside it
+
+
+def _serialised(model: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
+    """``model`` for onnxruntime, and, where it is too large for a protobuf, its weights."""
+    if sum(map(_size, model.graph.initializer)) <= MOST_SERIALISED:
+        return bytes(model.SerializeToString()), {}
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(light.graph, field).extend(getattr(model.graph, field))
+    weights = {}
+    for tensor in model.graph.initializer:
+        if _size(tensor) <= _HEAVY or _dtype(tensor).isbuiltin != 1:
+            light.graph.initializer.append(tensor)
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        weights[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+        stored = light.graph.initializer.add(
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
+        )
+        stored.data_location = onnx.TensorProto.EXTERNAL
+        place = {"location": "memory", "offset": 0, "length": values.nbytes}
+        for key, value in place.items():
+            stored.external_data.add(key=key, value=str(value))
+    return bytes(light.SerializeToString()), weights
+
+
+def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    """About how many bytes it takes; protobuf itself would copy them to tell."""
+    return int(prod(tensor.dims)) * _dtype(tensor).itemsize
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import na_convert
@@ -73,3 +75,28 @@ def test_a_refusal_without_a_message_names_its_type(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runtime.onnxruntime, "InferenceSession", refused)
     with pytest.raises(ModelError, match=r"does not run this graph \(MemoryError\)"):
         runtime.session(build.low_bit_ann())
+
+
+def test_weights_that_no_protobuf_holds_go_beside_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = "z = Conv <pads = [1,1,1,1]> (x, w)\nf = Flatten (z)\ng = Gemm (f, v)\ny = Add (g, b)"
+    model = build.model(body, {"w": (64, 3, 3, 3), "v": (4096, 20), "b": (20,)})
+    feeds = {"x": build.images(2)}
+    expected = runtime.run(model, feeds)["y"]
+    monkeypatch.setattr(runtime, "MOST_SERIALISED", 300_000)
+    given = []
+    made = onnxruntime.InferenceSession
+
+    def session(source: bytes, *rest: object, **options: object) -> object:
+        given.append(source)
+        return made(source, *rest, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    runner = runtime.session(model)
+    del model
+    gc.collect()
+    others = [np.full((4096, 20), 7, np.float32).tobytes() for _ in range(20)]  # in their place
+    np.testing.assert_array_equal(runner.run(["y"], feeds)[0], expected)
+    assert len(given[0]) < 20_000
+    assert len(others) == 20
