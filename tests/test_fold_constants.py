@@ -211,3 +211,38 @@ def test_one_part_many_times_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     net, _ = graph(body, {"k": (6, 10)}, **ROW)
     with pytest.raises(ModelError, match=r"'Concat_0' \(Concat\) would make .* 480 elements"):
         fold_constants(net)
+
+
+def test_ranges() -> None:
+    """Folded, with as many elements as they have; refused where these are too many."""
+    body = "r = Range (low, high, step)\n y = Add (x, r)"
+    net, _ = graph(body, {"low": 0.0, "high": 3.0, "step": 0.5}, **ROW)
+    fold_constants(net)
+    assert net.nodes[0].inputs[1].values.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    net, _ = graph(body, {"low": 0.0, "high": 1e30, "step": 0.5}, **ROW)
+    with pytest.raises(ModelError, match=r"\(Range\) would make a constant of 2e\+30 elements"):
+        fold_constants(net)
+
+
+@pytest.mark.parametrize("numbers", [(0.0, np.inf, 1.0), (0.0, 1.0, 0.0), (np.nan, 1.0, 1.0)])
+def test_ranges_that_are_none_stay_with_a_reason(numbers: tuple[float, float, float]) -> None:
+    given = dict(zip(("low", "high", "step"), numbers, strict=True))
+    net, _ = graph("r = Range (low, high, step)\n y = Add (x, r)", given, **ROW)
+    _, skipped = fold_constants(net)
+    assert ops(net) == ["Range", "Add"]
+    assert "Range" in skipped[0].reason
+
+
+def test_if_whose_branch_is_a_weight_and_the_output() -> None:
+    body = """
+        c = Constant <value = bool {1}> ()
+        y = If (c) <
+            then_branch = yes () => (float[1,6] a) <float[1,6] a = {1,2,3,4,5,6}> { },
+            else_branch = no () => (float[N,6] b) { b = Abs (x) }
+        >
+    """
+    net, _ = graph(body, **ROW)
+    fold_constants(net)
+    assert ops(net) == ["Identity"]
+    assert net.nodes[0].inputs[0].values.tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert net.nodes[0].outputs[0] is net.outputs[0]

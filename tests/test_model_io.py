@@ -103,6 +103,15 @@ def test_nodes_in_an_order_that_cannot_run_are_sorted(tmp_path: Path) -> None:
     assert [n.op_type for n in loaded.model.graph.node] == ["Conv", "Flatten", "Gemm"]
 
 
+def test_no_nodes_are_no_network(tmp_path: Path) -> None:
+    proto = model("y = Identity (x)", outputs="float[N,3,8,8] y")
+    del proto.graph.node[:]
+    proto.graph.output[0].name = "x"
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx: the model has no nodes"):
+        model_io.load(tmp_path / "m.onnx")
+
+
 def test_a_cycle_is_no_model(tmp_path: Path) -> None:
     proto = model("a = Add (x, b)\nb = Neg (a)\nf = Flatten (b)\ny = Gemm (f, v)", {"v": (192, 5)})
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())

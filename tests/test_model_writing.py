@@ -89,15 +89,17 @@ def test_files_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(outputs(tmp_path / "m.onnx"), expected(2))
 
 
-def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_name_that_is_taken_is_refused(tmp_path: Path, length: int) -> None:
     model_writing.save(parts(), tmp_path / "m.onnx", most_inside=0)
     (data,) = tmp_path.glob("*.data")
-    data.write_bytes(b"changed")
+    changed = bytes(data.stat().st_size - length)
+    data.write_bytes(changed)
     (tmp_path / "m.onnx").unlink()
     with pytest.raises(UsageError, match=r"\.data: there is another file"):
         model_writing.save(parts(), tmp_path / "m.onnx", most_inside=0)
     assert names(tmp_path) == [data.name]
-    assert data.read_bytes() == b"changed"
+    assert data.read_bytes() == changed
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])

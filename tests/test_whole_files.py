@@ -267,3 +267,27 @@ def test_a_file_system_without_locks_is_written_to_and_nothing_cleared(
     assert (tmp_path / "out").read_bytes() == b"new"
     found = sorted(p.name for p in tmp_path.iterdir())
     assert found == [f"{PREFIX}perhaps-in-use", "out", "parts"]
+
+
+def test_a_folder_that_others_took_for_abandoned_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making it and locking it: gone the first time, locked by the other the second."""
+    opened, take, times = os.open, whole_files._take, [0, 0]
+
+    def open_late(path: Path, how: int) -> int:
+        times[0] += 1
+        if times[0] == 1:
+            Path(path).rmdir()
+        return opened(path, how)
+
+    def take_late(lock: int) -> bool | None:
+        times[1] += 1
+        return False if times[1] == 1 else take(lock)
+
+    monkeypatch.setattr(os, "open", open_late)
+    monkeypatch.setattr(whole_files, "_take", take_late)
+    (tmp_path / "parent").mkdir()
+    write_atomically(tmp_path / "parent" / "out", b"new")
+    assert (tmp_path / "parent" / "out").read_bytes() == b"new"
+    assert times[0] >= 3
