@@ -175,7 +175,10 @@ def _currents(
     """The SNN's currents under the ANN's activations, and what rounding does to each at most."""
     given = {**feeds, **{layer.spikes: _given(layer, values, on_grid) for layer in before}}
     tensors = [layer.current for layer in layers]
-    currents = evaluate(network.graph, given, [*tensors, *outputs])
+    currents = evaluate(network.graph, given, tensors)
+    if outputs:  # the readout is on no grid: it gets what the ANN's gets
+        decoded = {**feeds, **{layer.spikes: _given(layer, values, False) for layer in before}}
+        currents |= evaluate(network.graph, decoded, outputs)
     rng = np.random.default_rng(seed)
     eps = {layer.spikes: float(np.finfo(layer.dtype).eps) for layer in before}
     default = max(float(np.finfo(layer.dtype).eps) for layer in layers)

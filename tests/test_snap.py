@@ -253,6 +253,21 @@ def test_convert_and_check(ann: Path, form: str) -> None:
     assert checked.equivalence.by_timestep[-1] == made.equivalence.by_timestep[-1]
 
 
+def test_a_readout_in_which_levels_cancel(tmp_path: Path) -> None:
+    """Levels on both sides of 0, most of them 0, are k/15 of a spike, which is on no grid."""
+    model, given = build.low_bit_ann(), {"zero": -7.0, "top": 8.0, "step": 0.5}
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        values = {"w2": 0.3 * values, "w3": np.ones_like(values)}.get(tensor.name, values)
+        values = np.asarray(given.get(tensor.name, values), np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "net.onnx")
+    made = na_convert.convert(tmp_path / "net.onnx", data={"x": build.images(8)}, timesteps=3)
+    assert made.passed
+    assert made.exactness is not None
+    assert made.exactness.exact
+
+
 def test_a_weight_that_is_off_by_more_than_rounding(ann: Path) -> None:
     data, target = {"x": build.images(8)}, ann.with_name("snn.onnx")
     na_convert.convert(ann, output=target, data=data, exact=True)
