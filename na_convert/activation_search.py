@@ -27,7 +27,7 @@ from .function_fit import (
     regularity,
     swallows,
 )
-from .graph import STANDARD_DOMAINS, is_output, is_standard, label, producer
+from .graph import STANDARD_DOMAINS, is_constant, is_output, is_standard, label, producer
 from .neurons import DOMAIN
 from .results import Refusal
 from .staircase_fit import Fit
@@ -118,12 +118,30 @@ class Search:
         tail = self.tracer.function(inner[-1], function.output) if inner else None
         if tail is not None and self._adds_nothing(tail):
             return
-        if self._is_activation(function):
+        plain = self._behind_batchnorm(function)
+        if plain is not None and self._is_activation(plain):
+            self._accept(plain)
+        elif self._is_activation(function):
             self._accept(function)
         elif tail is not None:
             self._continue(tail.root, tail.output)
         else:
             self._take_apart(function)
+
+    def _behind_batchnorm(self, function: Function) -> Function | None:
+        """What follows factors and terms per channel, if it is alike in all channels; else None.
+
+        It is measured once, and not on every channel's scale, which takes seconds for a thousand.
+        """
+        if function.channels == 1:
+            return None
+        for cut in self.tracer.cuts(function):
+            if not _scales_or_shifts(cut.inputs[0]):
+                return None
+            rest = self.tracer.function(cut, function.output)
+            if rest is not None and rest.channels == 1:
+                return rest
+        return None
 
     def _take_apart(self, function: Function) -> None:
         """Accept ``function``, or the parts of it that are activations; refuse what is left."""
@@ -328,6 +346,14 @@ class Search:
                     f"operator {node.domain}::{node.op} is not defined in this file",
                     "export it in standard ONNX or QONNX operators, or as a local function",
                 )
+
+
+def _scales_or_shifts(node: gs.Node) -> bool:
+    """Whether ``node`` multiplies one tensor by constants, or adds them to it."""
+    by = [is_constant(tensor) for tensor in node.inputs]
+    return is_standard(node, "Mul", "Add", "Sub", "Div") and by in (
+        [[False, True]] if node.op == "Div" else [[False, True], [True, False]]
+    )
 
 
 def _selected_from(tensor: gs.Tensor) -> Iterator[gs.Tensor]:

@@ -14,7 +14,9 @@ from .activation import Ramp, Staircase
 Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 
-_BUDGET = 4_000_000  # values evaluated in one check
+BUDGET = 4_000_000  # values evaluated in one check
+_SCALE = 2.0 ** np.arange(-40, 40 + 1 / 32, 1 / 16)
+_BESIDE = np.array([1 - 1e-3, 1 - 1e-9, 1.0, 1 + 1e-9, 1 + 1e-3])
 _CHUNK = 500_000
 _SNAPPING = 4e-9  # parameters are rounded to halves and zeros as near as this
 _SEED = 20240607
@@ -40,14 +42,16 @@ class Mismatch:
     residual: float = 0.0
 
 
+def most_hints(channels: int) -> int:
+    """With so many hints a grid for ``channels`` channels is no larger than one check."""
+    return max(0, (BUDGET // channels // 2 - len(_SCALE)) // len(_BESIDE))
+
+
 def grid(hints: Array | None = None) -> Array:
     """Sorted points on both sides of 0, sixteen in each doubling from 2**-40 to 2**40, and beside
     every hint."""
-    scale = 2.0 ** np.arange(-40, 40 + 1 / 32, 1 / 16)
-    near = np.zeros(0) if hints is None or not len(hints) else np.outer(
-        hints, [1 - 1e-3, 1 - 1e-9, 1.0, 1 + 1e-9, 1 + 1e-3]
-    ).ravel()  # fmt: skip
-    positive = np.unique(np.concatenate([scale, near]))
+    near = np.zeros(0) if hints is None else np.outer(hints, _BESIDE).ravel()
+    positive = np.unique(np.concatenate([_SCALE, near]))
     return np.concatenate([-positive[::-1], [0.0], positive])
 
 
@@ -127,7 +131,7 @@ def _chunks(candidate: Staircase | Ramp, points: Points, eps: float) -> list[Arr
     """Points [K, C] in pieces: the grid, around the activation, at the stairs and beside jumps."""
     channels = len(points.first)
     generator = np.random.default_rng(_SEED)
-    rows = max(64, min(1 << 17, _BUDGET // channels))
+    rows = max(64, min(1 << 17, BUDGET // channels))
     width = np.maximum(points.last - points.first, np.abs(_width(candidate)))
     around = generator.uniform(-3, 4, (min(2048, rows), 1)) * width + points.first
     within = generator.uniform(-0.01, 1.01, (min(2048, rows), 1)) * width + points.first

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import pointwise, qonnx
 from .activation import Ramp, Staircase
 from .elementwise import Function
+from .fit_checks import most_hints
 from .graph import is_standard
 from .sample import Sampler, hints
 from .staircase_fit import MAX_LEVELS, Fit, fit
@@ -45,9 +46,8 @@ def measure(function: Function) -> Fit:
     if native(np.zeros((1, 1))).dtype != function.dtype:
         return Fit("typed", None, "changes the element type", "")
     exact = Sampler(function, np.dtype(np.float64))
-    found = fit(
-        exact, native, function.channels, function.dtype, hints(function), rounding_of(function)
-    )
+    numbers = hints(function, most_hints(function.channels))
+    found = fit(exact, native, function.channels, function.dtype, numbers, rounding_of(function))
     rounds = [n.op for n in function.nodes if n.op in _TO_LEVELS]
     if rounds and isinstance(found.activation, Ramp):
         return Fit(

@@ -76,8 +76,11 @@ class Sampler:
         return values.get(id(tensor), self._constants.get(id(tensor)))
 
 
-def hints(function: Function) -> Array:
-    """The numbers in the graph of ``function`` and their products: where jumps may be."""
+def hints(function: Function, at_most: int) -> Array:
+    """The numbers in the graph of ``function`` and their products: where jumps may be.
+
+    Of the products only so many that there are ``at_most`` in all, spread over their range.
+    """
     found: list[Array] = []
     for node in function.nodes:
         for tensor in node.inputs:
@@ -87,9 +90,15 @@ def hints(function: Function) -> Array:
     single = single[np.isfinite(single)][:48]
     with np.errstate(all="ignore"):
         ratios = single[:, None] / single[None, :]
-    every = np.concatenate([single, np.outer(single, single).ravel(), ratios.ravel()])
-    every = np.abs(every[np.isfinite(every)])
-    return np.unique(every[(every > 0) & (every < 2.0**40)])
+    products = _usable(np.concatenate([np.outer(single, single).ravel(), ratios.ravel()]))
+    single = _usable(single)
+    places = np.linspace(0, len(products) - 1, max(0, min(len(products), at_most - len(single))))
+    return np.union1d(single, products[np.round(places).astype(int)])
+
+
+def _usable(values: Array) -> Array:
+    sizes = np.abs(values[np.isfinite(values)])
+    return np.unique(sizes[(sizes > 0) & (sizes < 2.0**40)])
 
 
 def _floats_as(values: Array, dtype: np.dtype[Any]) -> Array:

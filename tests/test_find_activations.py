@@ -12,7 +12,7 @@ import pytest
 from na_convert.passes import find_activations
 from na_convert.passes.find_activations import explain
 
-from na_convert import runtime
+from na_convert import activation_search, runtime
 from na_convert.errors import UsageError
 from na_convert.graph import export_graph, import_graph, is_ours
 
@@ -382,6 +382,29 @@ def test_gain_and_falling_steps():
     _, (node,), after = convert(before)
     np.testing.assert_allclose(np.ravel(values(node))[:3], [-STEP, 4 * STEP, 0], rtol=1e-6)
     check_equal(before, after, images(), STEP)
+
+
+@pytest.mark.parametrize("last", ["v = Add (h, b)", "v = Div (h, g)"])
+def test_a_batchnorm_in_front_is_not_measured_at_every_channel(last, monkeypatch):
+    body = f"""
+        h = Mul (x, g)
+        {last}
+        {LSQ.replace("Div (x", "Div (v")}
+    """
+    channels = np.arange(1.0, 5.0, dtype=np.float32).reshape(4, 1, 1)
+    measured, measure = [], activation_search.measure
+
+    def counted(function):
+        measured.append(function.channels)
+        return measure(function)
+
+    monkeypatch.setattr(activation_search, "measure", counted)
+    before = spelled(body, {"g": channels, "b": -channels})
+    report, ours, after = convert(before)
+    assert (report.refused, [node.op for node in ours]) == ((), ["Staircase"])
+    assert measured == [1]
+    x = np.random.default_rng(0).standard_normal((2, 4, 3, 3)).astype(np.float32)
+    check_equal(before, after, x, STEP)
 
 
 def test_steps_per_channel():

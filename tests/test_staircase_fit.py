@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from na_convert.activation import Ramp, Staircase
+from na_convert.fit_checks import BUDGET, grid, most_hints
 from na_convert.staircase_fit import Fit, bisect, fit
 
 SCALES = st.floats(-6, 6).map(lambda e: float(np.float32(10.0**e)))
@@ -271,3 +272,10 @@ def test_a_value_of_its_own_exactly_at_a_jump_is_a_tie(function, levels, lowest)
 def test_ties_between_two_levels_are_told():
     assert staircase(fitted(np.sign)).tie_rule == "middle"
     assert staircase(fitted(lambda x: np.where(x >= 0, 1.0, -1.0))).tie_rule == "half_up"
+
+
+@pytest.mark.parametrize("channels", [1, 64, 256, 1024, 1 << 15])
+def test_hints_for_many_channels_are_fewer(channels):
+    most = most_hints(channels)
+    assert len(grid(np.linspace(1.1, 1.9, most))) * channels <= max(BUDGET, len(grid()) * channels)
+    assert most > 100 or channels > 1024
