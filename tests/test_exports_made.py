@@ -50,8 +50,23 @@ def _quantiser_cases() -> list[object]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("structure", STRUCTURES)
+def _structure_cases() -> list[object]:
+    uneven = pytest.mark.xfail(
+        strict=True,
+        raises=torch.onnx.errors.SymbolicValueError,
+        reason="the legacy exporter has no pooling to sizes that do not divide the image's",
+    )
+    return [
+        pytest.param(
+            name, exporter, id=f"{name}-{exporter}",
+            marks=[uneven] if (name, exporter[:6]) == ("adaptive_pool", "legacy") else [],
+        )
+        for name in STRUCTURES
+        for exporter in EXPORTERS
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("structure", "exporter"), _structure_cases())
 def test_structures_convert(structure: str, exporter: str, tmp_path: Path) -> None:
     made = make(structure, quantisers.LSQ, exporter, tmp_path)
     assert_converts(made.path, tmp_path, made.shapes, made.activations)

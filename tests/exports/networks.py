@@ -116,6 +116,11 @@ class Cut(nn.Module):
         return x[:, 2:6, 1:, :-1]
 
 
+class Stacked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x, x.flip(-1)]).sum(0)
+
+
 class Permute(nn.Module):
     """Channels last for a linear layer, as in mixers."""
 
@@ -207,6 +212,8 @@ STRUCTURES: dict[str, tuple[Callable[[Activation], nn.Module], list[tuple[int, .
     "upsample": (_followed(nn.Upsample(scale_factor=2, mode="nearest"), 8), [IMAGE]),
     "pixelshuffle": (_followed(nn.PixelShuffle(2), 2), [IMAGE]),
     "permute": (_followed(Permute(), 8), [IMAGE]),
+    "adaptive_pool": (_followed(nn.AdaptiveAvgPool2d((3, 5)), 8), [IMAGE]),
+    "stacked": (_followed(Stacked(), 8), [IMAGE]),
     "softmax": (_softmax, [(1, 10)]),
     "inputs_outputs": (InputsAndOutputs, [IMAGE, (1, 2, 8, 8)]),
     "shared": (lambda act: Head(SharedActivation(act), 8), [IMAGE]),
