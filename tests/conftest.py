@@ -24,7 +24,11 @@ from na_convert.results import (
 
 def pytest_configure(config: pytest.Config) -> None:
     """A worker of pytest-xdist keeps to one core: torch and onnxruntime start a thread per core,
-    and threads of several workers would wait for each other, spinning."""
+    and threads of several workers would wait for each other, spinning.
+
+    Files are handed out as they come; by default those of one long test would come last, alone.
+    """
+    config.option.loadscopereorder = False
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

@@ -1,4 +1,8 @@
-"""`pytest -m exports`: the installed torch and onnxruntime make exports, and each converts."""
+"""The installed torch and onnxruntime make exports, and each converts.
+
+Every structure and quantiser goes through one of the exporters, in turn; `pytest -m exports` runs all
+that remain.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,6 @@ from .exports.networks import STRUCTURES  # noqa: E402
 from .exports.ort import quantised  # noqa: E402
 from .exports.verdict import assert_converts, converted  # noqa: E402
 
-pytestmark = pytest.mark.exports
 ACTIVATIONS: dict[str, tuple[str, Callable[[], torch.nn.Module]]] = {
     "models_quantizer": ("bottleneck", lambda: Quantizer(2, noise=0.0)),
     "qcfs": ("bottleneck", quantisers.QCFS),
@@ -43,11 +46,16 @@ def _quantiser_cases() -> list[object]:
     return [
         pytest.param(
             name, exporter, id=f"{name}-{exporter}",
-            marks=[no_kernel] if name.startswith("fake") and exporter == "dynamo_dyn" else [],
+            marks=_unless_in_turn(index, exporter)
+            + [no_kernel] * (name.startswith("fake") and exporter == "dynamo_dyn"),
         )
-        for name in ACTIVATIONS
+        for index, name in enumerate(ACTIVATIONS)
         for exporter in EXPORTERS
     ]  # fmt: skip
+
+
+def _unless_in_turn(index: int, exporter: str) -> list[pytest.MarkDecorator]:
+    return [] if exporter == EXPORTERS[index % len(EXPORTERS)] else [pytest.mark.exports]
 
 
 def _structure_cases() -> list[object]:
@@ -59,9 +67,10 @@ def _structure_cases() -> list[object]:
     return [
         pytest.param(
             name, exporter, id=f"{name}-{exporter}",
-            marks=[uneven] if (name, exporter[:6]) == ("adaptive_pool", "legacy") else [],
+            marks=_unless_in_turn(index, exporter)
+            + [uneven] * ((name, exporter[:6]) == ("adaptive_pool", "legacy")),
         )
-        for name in STRUCTURES
+        for index, name in enumerate(STRUCTURES)
         for exporter in EXPORTERS
     ]  # fmt: skip
 
