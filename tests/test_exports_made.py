@@ -1,7 +1,7 @@
 """The installed torch and onnxruntime make exports, and each converts.
 
-Every structure and quantiser goes through one of the exporters, in turn; `pytest -m exports` runs all
-that remain.
+Every structure and quantiser goes through one of the exporters, in turn; `pytest -m exports` runs
+all that remain.
 """
 
 from __future__ import annotations
