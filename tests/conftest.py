@@ -26,13 +26,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """A worker of pytest-xdist keeps to one core: torch and onnxruntime start a thread per core,
     and threads of several workers would wait for each other, spinning.
 
-    Files are handed out as they come; by default those of one long test would come last, alone.
+    Files are handed out in the order of `pytest_collection_modifyitems`; by default those of few
+    but long tests would come last, alone.
     """
     config.option.loadscopereorder = False
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
+
+LONGEST = (
+    *("test_models_networks", "test_train_run", "test_corpus", "test_docs", "test_packaging"),
+    *("test_exports_made", "test_reproduction", "test_finetune"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first, so that no worker ends on one of them."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture

@@ -142,8 +142,7 @@ def test_quantised_weights_convert(weight_bits: int, tmp_path: Path) -> None:
     assert result.equivalence.replay_mismatches == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet101", "resnet152"])
+@pytest.mark.parametrize("name", [pytest.param("resnet101", marks=pytest.mark.slow), "resnet152"])
 def test_the_deepest_train_a_step_export_convert_and_verify(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = quantize(build(name, stem="imagenet", shape=(3, 64, 64)))
