@@ -31,17 +31,9 @@ from .evaluate import evaluate
 from .forms.int8_file import restore
 from .graph import is_ours
 from .input_range import proven_inputs, ranges_of
-from .integer import (
-    Counts,
-    IntegerNetwork,
-    Layer,
-    current_units,
-    fire,
-    move,
-    run,
-    total_current,
-)
+from .integer import Counts, IntegerNetwork, Layer, current_units, fire, run, total_current
 from .integer_bounds import bounds, largest_counts
+from .integer_moves import move
 from .integer_running import counts_in_onnxruntime
 from .integer_view import view
 from .layers import Layer as Match

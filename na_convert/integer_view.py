@@ -17,7 +17,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import graph as g
-from .integer import IntegerNetwork, Layer, Move
+from .integer import IntegerNetwork, Layer
+from .integer_moves import Move
 from .neurons import INITIAL_MEMBRANE
 from .snn import Snn
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from na_convert.graph import is_constant, is_missing
-from na_convert.integer import Move
+from na_convert.integer_moves import Move
 
 from .compose_terms import as_dense, beside
 from .count_values import Counts, NoIntegerForm, Sum, Term, Value, as_sum, by_channel

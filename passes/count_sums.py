@@ -32,8 +32,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from na_convert.graph import is_constant, is_ours, is_standard, label
-from na_convert.integer import Move
-from na_convert.integer import move as apply
+from na_convert.integer_moves import Move
+from na_convert.integer_moves import move as apply
 from na_convert.results import Refusal
 from na_convert.shapes import of_one_step
 from na_convert.snn import Snn, neuron_nodes, parameters

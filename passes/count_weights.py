@@ -15,8 +15,9 @@ import onnx_graphsurgeon as gs
 
 from na_convert import kernels
 from na_convert.graph import is_constant, is_missing
-from na_convert.integer import Move, Window
-from na_convert.integer import move as apply
+from na_convert.integer import Window
+from na_convert.integer_moves import Move
+from na_convert.integer_moves import move as apply
 
 from .compose_terms import answer, convolved, multiplied
 from .count_moves import constant_ints, flattened

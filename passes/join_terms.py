@@ -15,7 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from na_convert.integer import Move, Window
+from na_convert.integer import Window
+from na_convert.integer_moves import Move
 
 from .count_values import Counts, Term
 

@@ -29,16 +29,7 @@ from numpy.typing import NDArray
 
 from na_convert import kernels
 from na_convert.errors import NotConvertible, UsageError
-from na_convert.integer import (
-    Analog,
-    IntegerNetwork,
-    Layer,
-    Move,
-    Product,
-    Shortcut,
-    Window,
-)
-from na_convert.integer import move as apply
+from na_convert.integer import Analog, IntegerNetwork, Layer, Product, Shortcut, Window
 from na_convert.integer_bounds import (
     FLOAT32,
     INT16,
@@ -47,6 +38,8 @@ from na_convert.integer_bounds import (
     worst_sum,
     zero_point,
 )
+from na_convert.integer_moves import Move
+from na_convert.integer_moves import move as apply
 from na_convert.results import QuantisedLayer, Refusal
 from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 

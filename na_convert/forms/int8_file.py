@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import import_graph
-from ..integer import Analog, IntegerNetwork, Layer, Mean, Move, Product, Shortcut, Window
+from ..integer import Analog, IntegerNetwork, Layer, Mean, Product, Shortcut, Window
 from ..integer_bounds import INT32, LARGEST_THRESHOLD
+from ..integer_moves import Move
 from ..snn import Snn, neurons_from
 from .int8_nodes import StepBuilder, unit_key
 from .int8_schema import DESCRIPTION, conforms

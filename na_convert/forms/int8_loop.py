@@ -14,7 +14,8 @@ import onnx_graphsurgeon as gs
 from .. import graph as g
 from ..errors import ModelError
 from ..graph import Parts, constant, export_parts
-from ..integer import IntegerNetwork, Layer, Move
+from ..integer import IntegerNetwork, Layer
+from ..integer_moves import Move
 from ..snn import TIMESTEPS
 from .documentation import document_integer
 from .int8_file import KEY, describe

@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .. import graph as g
-from ..integer import IntegerNetwork, Layer, Move, Product
+from ..integer import IntegerNetwork, Layer, Product
+from ..integer_moves import Move
 from ..integer_view import channels_of, leave_time
 
 Tensors: TypeAlias = dict[str, gs.Tensor]

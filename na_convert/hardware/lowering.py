@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import integer
+from .. import integer, integer_moves
 from ..errors import NotConvertible
 from ..integer import IntegerNetwork
 from ..results import Refusal
@@ -128,10 +128,10 @@ class _Lowering:
 
     # --- moves ------------------------------------------------------------------------------------
 
-    def _move(self, move: integer.Move) -> Move:
+    def _move(self, move: integer_moves.Move) -> Move:
         """Its table is what the move makes of the places themselves (plus one: 0 is padding)."""
         places = [self._places(source) for source in move.sources]
-        made = integer.move(move, places)
+        made = integer_moves.move(move, places)
         shape = made.shape[1:]
         table = (made - 1).reshape(-1, 1)
         if move.op in _POOLS:
