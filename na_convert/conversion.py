@@ -14,26 +14,24 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from . import forms, integer_check, integer_conversion, model_io, model_writing, pipeline
-from .choices import NIR_TARGETS, WEIGHTS, is_nir
+from .choices import NIR_TARGETS
 from .compare import measure
+from .conversion_options import form_of, nir_membrane, pipeline_options, target_file, target_of
 from .data import Preprocessing, Samples
 from .equivalence import with_passes
 from .errors import NotConvertible, UsageError
 from .excerpt import take_excerpt
-from .forms import folded
 from .graph import Parts, all_nodes, op_counts
 from .input_range import largest_inputs
-from .model_io import Loaded
-from .nir_file.export import check_options, write_network
+from .nir_file.export import write_network
 from .node_limit import parts_within_limit, require_few_nodes
 from .passes import snap
 from .passes import unit_spikes as unit_spikes_pass
-from .passes.calibrate import Calibration
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
 from .results import Equivalence, Exactness, ModelInfo, OutputInfo, PassReport, Result
 from .rungs import failure
 from .snn import Snn
-from .tuning import MAX_TIMESTEPS, Target, Written, check_target, tune
+from .tuning import Written, tune
 
 EXACT_TIMESTEPS = 32  # up to which sums are proven to stay exact, if not the file's T is larger
 
@@ -109,21 +107,21 @@ def convert(
     """
     start = time.perf_counter()
     tell = progress or silent
-    source, form_of_file = Path(model), _form(form, weights, tie_shortcuts)
-    target = _target_file(source, output)
-    to_nir = _nir_membrane(target, form, weights, nir_target, initial_membrane, timesteps)
+    source, form_of_file = Path(model), form_of(form, weights, tie_shortcuts)
+    target = target_file(source, output)
+    to_nir = nir_membrane(target, form, weights, nir_target, initial_membrane, timesteps)
     if unit_spikes and weights == "int8":
         raise UsageError("--unit-spikes is for float weights: int8 files hold counts and integers")
     unit_spikes = unit_spikes or to_nir is not None  # the grids are made for what is written
     tell("reading", 0.0)
     loaded = model_io.load(source)
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing, labels)
-    wanted = _target(target_agreement, target_drop, timesteps, samples, given=data is not None)
+    wanted = target_of(target_agreement, target_drop, timesteps, samples, given=data is not None)
     bias_feeds = None
     if calibrate_bias is not None:
         bias_feeds = samples_for(loaded, calibrate_bias, preprocessing).feeds
     tell("converting", 0.1)
-    options = _options(
+    options = pipeline_options(
         loaded, preprocessing, timesteps, calibrate, percentile, per_channel, readout_from
     )
     converted = pipeline.convert(loaded, samples.feeds, options, check=check)
@@ -333,85 +331,3 @@ def _node_counts(made: _Made) -> dict[str, int]:
     if made.int8 is None:
         return op_counts(all_nodes(made.snn.graph))
     return dict(sorted(Counter(node.op_type for node in made.parts.light.graph.node).items()))
-
-
-def _form(form: str | None, weights: str, tie_shortcuts: str) -> forms.Form | forms.Int8Form:
-    """The form of the file."""
-    if weights not in WEIGHTS:
-        raise UsageError(f"--weights {weights}: one of {', '.join(WEIGHTS)} is needed")
-    if weights == "int8":
-        return forms.int8_named(form)
-    if tie_shortcuts != "auto":
-        raise UsageError("--tie-shortcuts is for --weights int8", remedy="give both, or neither")
-    return forms.named(form or folded.FORM)
-
-
-def _nir_membrane(
-    target: Path,
-    form: str | None,
-    weights: str,
-    nir_target: str | None,
-    initial_membrane: str | None,
-    timesteps: int | None,
-) -> str | None:
-    """How a NIR file holds the initial membrane; None where ``target`` is none."""
-    if not is_nir(target):
-        if nir_target is not None or initial_membrane is not None:
-            raise UsageError(
-                "--target and --initial-membrane are for NIR files", remedy="give -o NAME.nir"
-            )
-        return None
-    if form is not None or weights != "float":
-        raise UsageError(
-            "a NIR file has no --form and holds float weights", remedy="leave out --form, --weights"
-        )
-    return check_options(nir_target or NIR_TARGETS[0], initial_membrane, timesteps)
-
-
-def _options(
-    loaded: Loaded,
-    preprocessing: Preprocessing | None,
-    timesteps: int | None,
-    calibrate: Data | None,
-    percentile: float,
-    per_channel: bool,
-    readout_from: str | None,
-) -> pipeline.Options:
-    if not 0 < percentile <= 100:
-        raise UsageError(f"--percentile {percentile:g}: a number above 0 and up to 100 is needed")
-    if calibrate is None:
-        if percentile != 100 or per_channel:
-            raise UsageError("--percentile and --per-channel need --calibrate DATA.npz")
-        return pipeline.Options(timesteps=timesteps, readout_from=readout_from)
-    return pipeline.Options(
-        timesteps=timesteps,
-        calibration=Calibration(percentile, per_channel),
-        calibration_feeds=samples_for(loaded, calibrate, preprocessing).feeds,
-        readout_from=readout_from,
-    )
-
-
-def _target(
-    agreement: float | None,
-    drop: float | None,
-    most: int | None,
-    samples: Samples,
-    *,
-    given: bool,
-) -> Target | None:
-    if agreement is None and drop is None:
-        return None
-    target = Target(agreement, drop, MAX_TIMESTEPS if most is None else most)
-    check_target(target, samples, given=given)
-    return target
-
-
-def _target_file(source: Path, output: str | Path | None) -> Path:
-    """Where to write; raises UsageError where that is the model itself."""
-    default = source.with_name(f"{source.name.removesuffix('.onnx')}.snn.onnx")
-    target = Path(output) if output is not None else default
-    if target.resolve() == source.resolve():
-        raise UsageError(
-            f"{target}: the output would overwrite the model", remedy="choose another -o"
-        )
-    return target
