@@ -15,12 +15,12 @@ from onnxruntime import InferenceSession
 
 import na_convert
 from na_convert import cli
-from na_convert.nir_readers import network as nir_network
+from na_convert.nir_file import read_back
+from na_convert.nir_file.law import OURS, Law
+from na_convert.nir_file.read_back import from_graph
+from na_convert.nir_file.simulate import Deviation, Recording, simulate
 from na_convert.nir_readers import readers
-from na_convert.nir_readers.law import OURS, Law
-from na_convert.nir_readers.network import from_graph
 from na_convert.nir_readers.readers import Reader
-from na_convert.nir_readers.simulate import Deviation, Recording, simulate
 
 from . import build, nir_nets
 from .test_report import validate
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     x = nir_nets.images((6,), steps=1, samples=40)[0].astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x, labels=np.arange(40) % 3)
     network = from_graph(nir_nets.layered())
-    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    monkeypatch.setattr(read_back, "read", lambda path: network)
     monkeypatch.setattr(readers, "find", lambda names: [_reader(n) for n in names.split(",")])
     monkeypatch.setattr(readers, "installed", lambda: ([_reader("good")], ["absent"]))
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_what_ends_the_check_is_reported_as_by_other_commands(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = from_graph(nir_nets.residual())
-    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    monkeypatch.setattr(read_back, "read", lambda path: network)
     assert check("--reader good --json --report out.json") == 2
     shown = capsys.readouterr()
     found = json.loads(shown.out)
@@ -138,7 +138,7 @@ def test_what_ends_the_check_is_reported_as_by_other_commands(
     def stopped(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nir_network, "read", stopped)
+    monkeypatch.setattr(read_back, "read", stopped)
     assert check("--reader good --report out.json") == 130
     assert json.loads((folder / "out.json").read_text())["error"]["message"] == "stopped"
 
@@ -172,7 +172,7 @@ def test_the_nir_file_of_another_ann_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = from_graph(nir_nets.residual())
-    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    monkeypatch.setattr(read_back, "read", lambda path: network)
     assert check("--reader good") == 2
     assert "net.nir: does not take the ANN's input [6]" in capsys.readouterr().err
 
@@ -185,7 +185,7 @@ def test_the_nir_file_of_another_ann_of_the_same_shapes_is_refused(
     said = "note: net.nir: does not say which ANN it is made of"
     assert said in capsys.readouterr().out
     graph = nir_nets.layered()
-    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    monkeypatch.setattr(read_back, "read", lambda path: from_graph(graph))
     sha256 = hashlib.sha256((folder / "ann.onnx").read_bytes()).hexdigest()
     graph.metadata["ann_sha256"] = sha256
     assert check("--reader good") == 0
@@ -200,7 +200,7 @@ def test_a_file_that_says_no_time_steps_is_none_of_ours(
 ) -> None:
     graph = nir_nets.layered()
     del graph.metadata["timesteps"]
-    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    monkeypatch.setattr(read_back, "read", lambda path: from_graph(graph))
     assert check("--reader good") == 2
     assert "does not say for how many time steps it was made" in capsys.readouterr().err
     assert check("--reader good -T 4") == 0
@@ -223,7 +223,7 @@ def faithful(seen: list[Any]) -> Reader:
 
     def run(path: Path, inputs: Any, neurons: Mapping[str, Any]) -> Recording:
         seen.append(inputs)
-        return simulate(nir_network.read(path), inputs, dtype=np.float64)
+        return simulate(read_back.read(path), inputs, dtype=np.float64)
 
     return Reader("good", "1.0", run)
 
@@ -254,7 +254,7 @@ def test_an_input_that_is_quantised_outside_the_file_is_computed_by_what_the_fil
     images = np.load("data.npz")["x"]
     levels = np.clip(np.round(images / np.float32(0.13)), 0, 15)
     np.testing.assert_allclose(seen[0][0], levels * (seen[0].max() / 15), rtol=1e-6)
-    model = nir_network.read(quantised / "net.nir").metadata["input_model"].tobytes()
+    model = read_back.read(quantised / "net.nir").metadata["input_model"].tobytes()
     (computed,) = InferenceSession(model).run(None, {"x": images})
     np.testing.assert_allclose(computed, seen[0][0], rtol=1e-6)
     assert found["reference"]["agreement"] == 1
@@ -301,9 +301,9 @@ def test_an_input_that_cannot_be_computed_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     na_convert.convert("ann.onnx", output="net.nir", data="data.npz", check=False)
-    network = nir_network.read(quantised / "net.nir")
+    network = read_back.read(quantised / "net.nir")
     change(network.metadata)
-    monkeypatch.setattr(nir_network, "read", lambda path: network)
+    monkeypatch.setattr(read_back, "read", lambda path: network)
     monkeypatch.setattr(readers, "find", lambda names: [faithful([])])
     assert check("--reader good") == code
     shown = capsys.readouterr().err
@@ -336,7 +336,7 @@ def test_metadata_that_say_nothing_are_one_line(
 ) -> None:
     graph = nir_nets.layered()
     graph.metadata[key] = value
-    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    monkeypatch.setattr(read_back, "read", lambda path: from_graph(graph))
     assert check("--reader good") == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: net.nir: ")
@@ -355,7 +355,7 @@ def test_the_input_is_put_on_the_grid_of_the_file(
         seen.append(inputs)
         return simulate(from_graph(graph), inputs, dtype=np.float32)
 
-    monkeypatch.setattr(nir_network, "read", lambda path: from_graph(graph))
+    monkeypatch.setattr(read_back, "read", lambda path: from_graph(graph))
     monkeypatch.setattr(readers, "find", lambda names: [Reader("good", "1.0", run)])
     assert check("--reader good") == 0
     np.testing.assert_array_equal(seen[0], np.round(seen[0]))

@@ -16,10 +16,9 @@ import na_convert
 from na_convert import forms
 from na_convert.cli import main
 from na_convert.errors import CheckFailed, ModelError, NotConvertible, UsageError
-from na_convert.nir_file import export, verification
-from na_convert.nir_readers import network as nir_network
-from na_convert.nir_readers.network import from_graph
-from na_convert.nir_readers.simulate import simulate
+from na_convert.nir_file import export, read_back, verification
+from na_convert.nir_file.read_back import from_graph
+from na_convert.nir_file.simulate import simulate
 from na_convert.result_json import to_json
 from na_convert.results import Figure, NirExport
 from na_convert.simulation import numpy_engine
@@ -56,7 +55,7 @@ def on_grid(name: str) -> Snn:
 def counted(path: Path, x: np.ndarray, steps: int) -> dict[str, np.ndarray]:
     """Spike counts by IF node of the file at ``path``, as readers are judged by."""
     inputs = np.repeat(x[None].astype(np.float64), steps, axis=0)
-    spikes = simulate(nir_network.read(path), inputs).spikes
+    spikes = simulate(read_back.read(path), inputs).spikes
     return {name: fired.sum(axis=0) for name, fired in spikes.items()}
 
 

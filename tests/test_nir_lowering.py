@@ -16,12 +16,12 @@ from na_convert.errors import NotConvertible
 from na_convert.evaluate import evaluate
 from na_convert.nir_file import geometry, maxima, movement, outside
 from na_convert.nir_file.encoding import encode
+from na_convert.nir_file.law import OURS, Law, fire
 from na_convert.nir_file.lowering import lower
 from na_convert.nir_file.network import Network, Node
 from na_convert.nir_file.pulse import BIAS, LONGEST, with_pulses
-from na_convert.nir_readers.law import OURS, Law, fire
-from na_convert.nir_readers.network import from_graph
-from na_convert.nir_readers.simulate import Deviation, Recording, simulate
+from na_convert.nir_file.read_back import from_graph
+from na_convert.nir_file.simulate import Deviation, Recording, simulate
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn
 

@@ -14,15 +14,14 @@ import pytest
 
 from na_convert.choices import NIR_TARGETS
 from na_convert.errors import ModelError, UsageError
-from na_convert.nir_file import file, targets
-from na_convert.nir_readers import network as nir_network
+from na_convert.nir_file import file, read_back, targets
+from na_convert.nir_file.law import OURS, Law, describe, fire
+from na_convert.nir_file.read_back import Network, from_graph
+from na_convert.nir_file.simulate import Deviation, Recording, simulate
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
-from na_convert.nir_readers.law import OURS, Law, describe, fire
 from na_convert.nir_readers.law_search import candidates
-from na_convert.nir_readers.network import Network, from_graph
 from na_convert.nir_readers.readers import Reader
-from na_convert.nir_readers.simulate import Deviation, Recording, simulate
 
 from . import nir_nets
 
@@ -352,7 +351,7 @@ def test_without_the_package_nir_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(UsageError, match=r"need the package nir \(.*\): pip install 'na-"):
-        nir_network.read(FILE)
+        read_back.read(FILE)
 
 
 def test_a_package_nir_that_is_too_old_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +359,7 @@ def test_a_package_nir_that_is_too_old_is_said_to_be_so(monkeypatch: pytest.Monk
     with pytest.raises(
         UsageError, match=r"nir 1\.0\.4 is older than 1\.0\.8, which NIR files need: pip install"
     ):
-        nir_network.read(FILE)
+        read_back.read(FILE)
 
 
 def test_the_oldest_nir_is_the_one_that_the_extra_asks_for() -> None:

@@ -19,13 +19,12 @@ import pytest
 
 from na_convert import cli
 from na_convert.errors import ModelError, NotConvertible
-from na_convert.nir_file import targets
+from na_convert.nir_file import read_back, targets
 from na_convert.nir_file.network import Network as NirNetwork
 from na_convert.nir_file.network import Node
-from na_convert.nir_readers import network as nir_network
+from na_convert.nir_file.simulate import simulate
 from na_convert.nir_readers import readers
 from na_convert.nir_readers.compare import Comparison, compare, reference_for
-from na_convert.nir_readers.simulate import simulate
 
 from . import build, nir_nets
 from .test_nir_check import quantised_input_ann
@@ -50,7 +49,7 @@ def comparison(name: str, graph: Any, shape: tuple[int, ...], folder: Path) -> C
 
     path = folder / "net.nir"
     nir.write(path, graph)
-    network = nir_network.read(path)
+    network = read_back.read(path)
     (reader,) = readers.find(name)
     return compare(path, network, reader, reference_for(network, [nir_nets.images(shape)]))
 
@@ -178,7 +177,7 @@ def test_snntorch_that_only_runs(beta: float, causes: list[str], tmp_path: Path)
 
     path = tmp_path / "net.nir"
     nir.write(path, nir_nets.residual(nir))
-    network = nir_network.read(path)
+    network = read_back.read(path)
     reference = reference_for(network, [nir_nets.images((2, 6, 6))])
     found = compare(path, network, readers.Reader("snntorch", version("snntorch"), run), reference)
     assert [cause.what for cause in found.causes] == causes
@@ -191,8 +190,8 @@ def test_a_file_reads_as_the_graph_that_was_written(tmp_path: Path) -> None:
 
     nir.write(tmp_path / "net.nir", nir_nets.residual(nir))
     inputs = nir_nets.images((2, 6, 6))
-    found = simulate(nir_network.read(tmp_path / "net.nir"), inputs)
-    expected = simulate(nir_network.from_graph(nir_nets.residual()), inputs)
+    found = simulate(read_back.read(tmp_path / "net.nir"), inputs)
+    expected = simulate(read_back.from_graph(nir_nets.residual()), inputs)
     np.testing.assert_array_equal(found.output, expected.output)
 
 
@@ -202,7 +201,7 @@ def test_a_file_that_is_no_nir_is_said_to_be_so(content: bytes, tmp_path: Path) 
     path = tmp_path / "net.nir"
     path.write_bytes(content)
     with pytest.raises(Exception, match=r"net\.nir: not a NIR file that can be read"):
-        nir_network.read(path)
+        read_back.read(path)
 
 
 def test_arrays_too_large_for_the_memory_are_refused_unread(tmp_path: Path) -> None:
@@ -216,7 +215,7 @@ def test_arrays_too_large_for_the_memory_are_refused_unread(tmp_path: Path) -> N
         opened.create_dataset("node/nodes/n1/r2", (1 << 20, 1 << 20), "f4", compression="gzip")
     assert path.stat().st_size < 1 << 20
     with pytest.raises(ModelError, match=r"net\.nir: its arrays take 4096\.0 GiB"):
-        nir_network.read(path)
+        read_back.read(path)
 
 
 # --- from ONNX ------------------------------------------------------------------------------------
@@ -300,7 +299,7 @@ def test_the_pulse_starts_membranes_in_every_simulator(
         onnx.save(build.model(body, weights), "ann.onnx")
     convert = "ann.onnx -o net.nir -q --data data.npz -T 4 --initial-membrane pulse"
     assert cli._run(convert.split()) == 0
-    network = nir_network.read(Path("net.nir"))
+    network = read_back.read(Path("net.nir"))
     assert not any(op.initial.any() for op in network.neurons.values())
     names = ",".join(f"{name}:adjusted" for name in readers.NAMES)
     assert cli._run(f"check ann.onnx net.nir --data data.npz --reader {names} --json".split()) == 0
@@ -314,6 +313,6 @@ def test_with_the_membrane_in_the_biases_there_is_nothing_to_set(
 ) -> None:
     export = "export snn.onnx -o net.nir -q --data data.npz --initial-membrane bias"
     assert cli._run(export.split()) == 0
-    assert not any(op.initial.any() for op in nir_network.read(Path("net.nir")).neurons.values())
+    assert not any(op.initial.any() for op in read_back.read(Path("net.nir")).neurons.values())
     line = "check ann.onnx net.nir --data data.npz --reader spikingjelly:adjusted"
     assert cli._run(line.split()) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -75,6 +76,14 @@ def test_architecture_names_every_module() -> None:
         if name.startswith("_") or (path.suffix not in ("", ".py")):
             continue
         assert name in named or name.startswith(prefixes), f"{name} is not in architecture.md"
+
+
+def test_nir_files_are_written_without_the_readers() -> None:
+    """`nir_readers` imports `nir_file`, never the other way round."""
+    for path in sorted((ROOT / "na_convert/nir_file").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "nir_readers" not in ast.unparse(node), f"{path.name}: {ast.unparse(node)}"
 
 
 # --- installation ---------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from ..choices import MEMBRANES, NIR_SUFFIX, NIR_TARGETS, is_nir
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
 from ..exactness import EXACT
-from ..nir_readers.network import from_graph
 from ..passes import unit_spikes
 from ..reading import Data, Progress, model_info, samples_for, silent
 from ..results import ModelInfo, NirExport, NirLayer, OutputInfo, PassReport
@@ -33,6 +32,7 @@ from .lowering import lower
 from .maxima import MAXIMA
 from .network import Array, Network, Node
 from .pulse import LONGEST, with_pulses
+from .read_back import from_graph
 
 SAMPLES = 8  # that the file is checked on, at most
 _COPIES = 6  # float32 values per neuron and step: the spikes of three networks in float64

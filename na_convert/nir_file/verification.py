@@ -18,15 +18,15 @@ import onnx_graphsurgeon as gs
 from ..engines import FLOAT_NOISE
 from ..evaluate import evaluate
 from ..kernels import max_pool
-from ..nir_readers.network import Network as Read
-from ..nir_readers.network import Neurons
-from ..nir_readers.simulate import Recording, simulate
 from ..replay import relative_error
 from ..results import Figure
 from ..rungs import Entry, of_check, rung
 from ..simulation import numpy_engine
 from ..snn import Snn, neuron_nodes
 from .network import Array, Network
+from .read_back import Network as Read
+from .read_back import Neurons
+from .simulate import Recording, simulate
 
 _EPS = float(np.finfo(np.float32).eps)
 

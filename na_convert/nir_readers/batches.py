@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import OURS, fire
-from .network import Network
-from .simulate import Edge, Recording, arriving, late, simulate
+from ..nir_file.law import OURS, fire
+from ..nir_file.read_back import Network
+from ..nir_file.simulate import Edge, Recording, arriving, late, simulate
 
 Array: TypeAlias = NDArray[Any]
 How: TypeAlias = Literal["left_out", "late"]

@@ -16,14 +16,14 @@ from .. import model_io, pipeline
 from ..behaviour import neurons_at_once, rows
 from ..data import Preprocessing, Samples
 from ..errors import CheckFailed, ModelError, UsageError
+from ..nir_file import read_back
 from ..nir_file.outside import INPUT, MODEL, input_values
+from ..nir_file.read_back import Network
+from ..nir_file.simulate import simulate
 from ..reading import Data, Labels, Progress, samples_for, silent
 from ..teacher_forcing import runner
-from . import network as nir_network
 from . import readers
 from .compare import Comparison, compare, reference_for
-from .network import Network
-from .simulate import simulate
 
 Array: TypeAlias = NDArray[Any]
 
@@ -91,7 +91,7 @@ def check_readers(
     """
     start = time.perf_counter()
     tell = progress or silent
-    network = nir_network.read(Path(nir_file))
+    network = read_back.read(Path(nir_file))
     _require_one_output(network, nir_file)
     chosen, missing = (readers.find(asked), []) if asked else readers.installed()
     if not chosen:

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NaConvertError
+from ..nir_file.law import describe
+from ..nir_file.read_back import Network
+from ..nir_file.simulate import Deviation, Edge, simulate
 from .batches import HOWS, Batch, How, counts, look
-from .law import describe
 from .law_search import LawFound
-from .network import Network
 from .readers import Reader
-from .simulate import Deviation, Edge, simulate
 
 Array: TypeAlias = NDArray[Any]
 Verdict: TypeAlias = Literal["identical", "rounding", "deviates", "fails"]

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import OURS, Law, fire
-from .network import Network
-from .simulate import Recording
+from ..nir_file.law import OURS, Law, fire
+from ..nir_file.read_back import Network
+from ..nir_file.simulate import Recording
 
 Array: TypeAlias = NDArray[Any]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import nir
 from numpy.typing import NDArray
 
-from .network import Neurons
-from .simulate import Recording
+from ..nir_file.read_back import Neurons
+from ..nir_file.simulate import Recording
 from .torch_modules import (
     execution_order,
     membrane,

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .network import Neurons
-from .simulate import Recording
+from ..nir_file.read_back import Neurons
+from ..nir_file.simulate import Recording
 
 Array: TypeAlias = NDArray[Any]
 Run: TypeAlias = Callable[[Path, Array, Mapping[str, Neurons]], Recording]

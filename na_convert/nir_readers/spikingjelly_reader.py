@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .network import Neurons
-from .simulate import Recording
+from ..nir_file.read_back import Neurons
+from ..nir_file.simulate import Recording
 from .torch_modules import membrane, module_name, quietly, recording, step_by_step, watch
 
 Array: TypeAlias = NDArray[Any]

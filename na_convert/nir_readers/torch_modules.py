@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .network import Neurons
-from .simulate import Recording
+from ..nir_file.read_back import Neurons
+from ..nir_file.simulate import Recording
 
 Array: TypeAlias = NDArray[Any]
 

@@ -1,8 +1,8 @@
 """A NIR network in numpy, all time steps of a layer at once: our reference, and ways to deviate.
 
-It says what a file means: when it is written (`nir_file.verification`), and when other simulators
-are compared with it. The neuron is `law.OURS` (soft reset, fires at the threshold, unclipped); the
-linear operators are the kernels that verification uses everywhere.
+It says what a file means: when it is written (`verification`), and when other simulators are
+compared with it (`nir_readers`). The neuron is `law.OURS` (soft reset, fires at the threshold,
+unclipped); the linear operators are the kernels that verification uses everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from .law import OURS, Law, fire
-from .network import Conv, Flatten, Linear, Network, Neurons, Op, Pool
+from .read_back import Conv, Flatten, Linear, Network, Neurons, Op, Pool
 
 Array: TypeAlias = NDArray[Any]
 Edge: TypeAlias = tuple[str, str]

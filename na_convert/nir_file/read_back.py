@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..nir_file import file
+from . import file
 
 Array: TypeAlias = NDArray[Any]
 
