@@ -121,16 +121,35 @@ def existing_data(path: Path | None) -> None:
     raise UsageError(f"{path}: no such file")
 
 
-def writable_file(path: Path | None, option: str, *, not_over: Path) -> None:
-    """Raises UsageError where ``path`` is given and cannot be written, or is ``not_over``."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder", remedy="give the name of a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: no such folder {path.parent}", remedy="create it first")
-    if path.exists() and path.samefile(not_over):
-        raise UsageError(f"{option} {path}: would overwrite the input", remedy="choose another")
+def writable_files(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None]) -> None:
+    """``outputs`` by option; what is None was not given.
+
+    Raises UsageError where one cannot be written, is one of the ``inputs`` or a file in a folder
+    that is one, or is another output.
+    """
+    taken: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UsageError(f"{option} {path}: is a folder", remedy="give the name of a file")
+        if not path.parent.is_dir():
+            raise UsageError(
+                f"{option} {path}: no such folder {path.parent}", remedy="create it first"
+            )
+        place = path.resolve()
+        if any(given is not None and _holds(given.resolve(), place) for given in inputs):
+            raise UsageError(f"{option} {path}: would overwrite the input", remedy="choose another")
+        if place in taken:
+            raise UsageError(f"{option} {path}: is what {taken[place]} names, too")
+        taken[place] = option
+
+
+def _holds(given: Path, place: Path) -> bool:
+    """Whether the file ``place`` is ``given``, or is there in the folder ``given``."""
+    if not place.exists():
+        return False
+    return place.samefile(given) or (given.is_dir() and given in place.parents)
 
 
 # --- words ----------------------------------------------------------------------------------------

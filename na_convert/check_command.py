@@ -14,7 +14,7 @@ from .arguments import (
     fraction,
     one_timestep,
     several_timesteps,
-    writable_file,
+    writable_files,
 )
 from .choices import AC_PJ, MAC_PJ, MARGIN, is_nir
 from .errors import NaConvertError, UsageError
@@ -117,9 +117,7 @@ def check_command(
     for given in (ann, snn, labels, baseline):
         existing_file(given)
     existing_data(data)
-    for given in (ann, snn, data):
-        writable_file(report, "--report", not_over=given)
-        writable_file(junit, "--junit", not_over=given)
+    writable_files({"--report": report, "--junit": junit}, [ann, snn, labels, data])
     if is_nir(snn):
         from .nir_readers.command import run_check
 

@@ -25,7 +25,7 @@ from .arguments import (
     fraction,
     one_of,
     one_timestep,
-    writable_file,
+    writable_files,
 )
 from .check_command import check_command
 from .choices import (
@@ -187,8 +187,9 @@ def convert_command(
     existing_file(labels)
     for given in (data, calibrate, calibrate_bias):
         existing_data(given)
-    writable_file(output, "-o", not_over=model)
-    writable_file(report, "--report", not_over=model)
+    writable_files(
+        {"-o": output, "--report": report}, [model, labels, data, calibrate, calibrate_bias]
+    )
 
     def run(progress: Progress) -> Result:
         from . import api
@@ -244,7 +245,7 @@ def inspect_command(
     existing_data(data)
     if explain is not None:
         return _explain(model, explain, as_json=as_json)
-    writable_file(report, "--report", not_over=model)
+    writable_files({"--report": report}, [model, data])
 
     def run(progress: Progress) -> Result:
         from . import api

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import existing_data, existing_file, one_of, one_timestep, writable_file
+from .arguments import existing_data, existing_file, one_of, one_timestep, writable_files
 from .choices import HARDWARE_FILES, MEMBRANES, NIR_TARGETS
 from .errors import NotConvertible, UsageError
 from .options import (
@@ -64,7 +64,7 @@ def export_command(
     pixels = preprocessing(scale, mean, std, resize, crop)
     existing_file(snn)
     existing_data(data)
-    writable_file(output, "-o", not_over=snn)
+    writable_files({"-o": output}, [snn, data])
     if output is not None and output.suffix in HARDWARE_FILES:
         given = {"--target": target, "-T": timesteps, "--initial-membrane": initial_membrane}
         _refuse(output, [option for option, value in given.items() if value is not None])

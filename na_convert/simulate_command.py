@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import at_least, existing_data, existing_file, numbers, one_timestep, writable_file
+from .arguments import at_least, existing_data, existing_file, numbers, one_timestep, writable_files
 from .errors import UsageError
 from .options import (
     Crop,
@@ -62,8 +62,7 @@ def simulate_command(
     existing_file(snn)
     existing_file(labels)
     existing_data(data)
-    for given in (snn, data):
-        writable_file(output, "-o", not_over=given)
+    writable_files({"-o": output}, [snn, labels, data])
     at_least(batch, 1, "--batch")
     at_least(threads, 0, "--threads")
     margin = numbers(early_exit, "--early-exit")

@@ -174,6 +174,12 @@ def test_check_passes_its_options_on(calls: Calls) -> None:
         ("model.onnx -o sub", "-o sub: is a folder"),
         ("model.onnx -o none/out.onnx", "no such folder none"),
         ("model.onnx --report model.onnx", "--report model.onnx: would overwrite the input"),
+        ("model.onnx --data data.npz -o data.npz", "-o data.npz: would overwrite the input"),
+        ("model.onnx --calibrate data.npz --report data.npz", "would overwrite the input"),
+        ("model.onnx --data shards -o shards/a.npz", "would overwrite the input"),
+        ("model.onnx -o a --report sub/../a", "--report sub/../a: is what -o names, too"),
+        ("inspect model.onnx --data data.npz --report data.npz", "would overwrite the input"),
+        ("export model.onnx --data data.npz -o data.npz", "would overwrite the input"),
         ("model.onnx --data none.npz", "none.npz: no such file"),
         ("model.onnx --data sub", "sub: is a folder"),
         ("model.onnx --calibrate none.npz", "none.npz: no such file"),
@@ -195,6 +201,8 @@ def test_usage_errors_are_one_line(
 ) -> None:
     (files / "sub").mkdir()
     (files / "link.onnx").symlink_to("model.onnx")
+    (files / "shards").mkdir()
+    (files / "shards/a.npz").touch()
     arguments = line.format(folder=files.name)
     assert run(arguments) == 2
     printed = capsys.readouterr()
