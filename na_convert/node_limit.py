@@ -1,6 +1,7 @@
 """A file of more nodes than na-convert reads (`model_guard.MOST_NODES`) is not written either.
 
-Only forms with a fixed number of time steps get there: they hold the nodes of every step.
+The unrolled forms get there by their time steps, as they hold the nodes of every one; any form by
+very many layers, as local functions count as the nodes they hold.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .errors import UsageError
+from .forms import unrolled
 from .graph import Parts
 from .model_guard import MOST_NODES, count_nodes
 from .snn import Snn
@@ -40,9 +42,15 @@ def require_few_nodes(parts: Parts, timesteps: int, form: str) -> None:
 def _require(nodes: int, timesteps: int, form: str, fitting: int | None) -> None:
     if nodes <= MOST_NODES:
         return
-    fewer = "fewer time steps" if fitting is None or fitting < 1 else f"-T {fitting} at most"
     raise UsageError(
-        f"--form {form} at T = {timesteps} would have {nodes} nodes, and na-convert reads files of "
-        f"at most {MOST_NODES}",
-        remedy=f"{fewer}, or another --form: only this one holds the nodes of each time step",
+        f"--form {form} at T = {timesteps} would have {nodes} nodes, local functions inlined, and "
+        f"na-convert reads files of at most {MOST_NODES}",
+        remedy=_remedy(form, fitting),
     )
+
+
+def _remedy(form: str, fitting: int | None) -> str:
+    if form != unrolled.FORM:
+        return "the network has too many layers for this form: try another --form, or fewer layers"
+    fewer = "fewer time steps" if fitting is None or fitting < 1 else f"-T {fitting} at most"
+    return f"{fewer}, or another --form: only this one holds the nodes of each time step"

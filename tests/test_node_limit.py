@@ -54,6 +54,16 @@ def test_few_steps_of_a_large_network(
 
 
 @pytest.mark.parametrize("form", ["folded", "step"])
+def test_other_forms_do_not_blame_the_time_steps(
+    ann: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(node_limit, "MOST_NODES", 30)
+    with pytest.raises(UsageError, match=f"--form {form} .*: the network has too many layers"):
+        convert(ann, 4, form=form)
+    assert not ann.with_name("snn.onnx").exists()
+
+
+@pytest.mark.parametrize("form", ["folded", "step"])
 def test_other_forms_hold_any_number_of_time_steps(ann: Path, form: str) -> None:
     assert convert(ann, 10_000, form=form) < 100
     with pytest.raises(UsageError, match="at most 10000 time steps"):
