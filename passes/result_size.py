@@ -31,7 +31,7 @@ def elements_of_result(node: gs.Node, values: Sequence[Array | None], opset: int
 def _told_by_values(node: gs.Node, values: Sequence[Array | None]) -> int:
     """Of operators whose inputs hold sizes: exact, where inference has 64 bits for a size."""
     given = [v for v in values if v is not None]
-    if node.op == "Range":
+    if node.op == "Range" and all(v.size == 1 for v in given):
         start, limit, delta = (float(v.ravel()[0]) for v in given)
         count = (limit - start) / delta if delta else 0.0
         return int(max(count, 0)) if isfinite(count) else 0

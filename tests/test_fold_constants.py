@@ -233,6 +233,14 @@ def test_ranges_that_are_none_stay_with_a_reason(numbers: tuple[float, float, fl
     assert "Range" in skipped[0].reason
 
 
+def test_a_range_up_to_no_number_stays_with_a_reason() -> None:
+    given = {"low": 0.0, "high": np.zeros(0, np.float32), "step": 1.0}
+    net, _ = graph("r = Range (low, high, step)\n y = Add (x, r)", given, **ROW)
+    _, skipped = fold_constants(net)
+    assert ops(net) == ["Range", "Add"]
+    assert "Range" in skipped[0].reason
+
+
 def test_if_whose_branch_is_a_weight_and_the_output() -> None:
     body = """
         c = Constant <value = bool {1}> ()
