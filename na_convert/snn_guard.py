@@ -59,14 +59,7 @@ def described_as_it_is() -> Iterator[None]:
     """What a description that does not fit its own graph makes of numpy, as a ModelError."""
     try:
         yield
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        MemoryError,
-    ) as error:
+    except _OF_NUMPY as error:
         raise _damaged(f"it does not fit the graph ({first_line(error)})") from error
 
 
