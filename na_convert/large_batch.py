@@ -15,7 +15,8 @@ import onnx
 
 from .cut import reads
 from .errors import ModelError
-from .size_guard import MOST_ELEMENTS, check_elements, without_weights
+from .protos import without_weights
+from .size_guard import MOST_ELEMENTS
 
 _ASKS_FOR_SHAPES = ("Shape", "Size")
 _ANY = "N"
@@ -37,8 +38,13 @@ def free_large_batch(path: Path, model: onnx.ModelProto) -> str:
     if sizes.get(largest, 0) <= MOST_ELEMENTS:
         return ""
     if len(batches) > 1 or not all(map(_rank, inputs)):
-        check_elements(path, largest, sizes[largest])
-    batch = batches.pop()
+        raise ModelError(
+            f"{path}: tensor {largest!r} would have {sizes[largest]:.3g} elements, more than "
+            f"{MOST_ELEMENTS:.3g}, and the inputs differ in their batch",
+            node=largest,
+            remedy=REMEDY,
+        )
+    (batch,) = batches
     too_large = (
         f"tensor {largest!r} would have {sizes[largest]:.3g} elements at the file's batch of "
         f"{batch}, more than {MOST_ELEMENTS:.3g}"

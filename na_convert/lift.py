@@ -21,10 +21,10 @@ from onnx import version_converter
 
 from . import narrow_types, qonnx, runtime
 from .errors import ModelError, NotConvertible, first_line
+from .protos import is_heavy, without_weights
 
 OPSET = 17
 _STANDARD = ("", "ai.onnx")
-_HEAVY = 1024  # bytes; larger weights do not go through the version converter
 _SIZES = (1, 32)  # of an open batch, and of other open axes, in the comparison
 _TOLERANCE = 1e-4
 
@@ -73,7 +73,9 @@ def _lift(model: onnx.ModelProto, opset: int) -> str:
 
     Large weights stay where they are: converter and comparison see them as inputs.
     """
-    light, heavy = _without_heavy_weights(model)
+    light = without_weights(model)
+    light.graph.output.extend(model.graph.output)
+    heavy = [weight for weight in model.graph.initializer if is_heavy(weight)]
     try:
         lifted = version_converter.convert_version(light, OPSET)
     except Exception as error:
@@ -87,29 +89,6 @@ def _lift(model: onnx.ModelProto, opset: int) -> str:
 
 def _refusal(message: str) -> NotConvertible:
     return NotConvertible(message, remedy=f"export the model with opset {OPSET} or newer")
-
-
-def _without_heavy_weights(
-    model: onnx.ModelProto,
-) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """A copy whose large weights are inputs, and those weights."""
-    light = onnx.ModelProto()
-    light.ir_version = max(model.ir_version, 4)
-    light.opset_import.extend(model.opset_import)
-    light.graph.name = model.graph.name
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    heavy = []
-    for weight in model.graph.initializer:
-        if weight.ByteSize() <= _HEAVY:
-            light.graph.initializer.append(weight)
-            continue
-        heavy.append(weight)
-        light.graph.input.append(
-            onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-        )
-    return light, heavy
 
 
 def _take_over(model: onnx.ModelProto, lifted: onnx.ModelProto, heavy: set[str]) -> None:

@@ -14,7 +14,7 @@ from . import model_guard, neurons
 from .cut import reads
 from .errors import ModelError, NotConvertible, first_line
 from .large_batch import free_large_batch
-from .size_guard import without_weights
+from .protos import without_weights
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 from .graph import Parts
+from .protos import PROTOBUF_LIMIT
 from .whole_files import atomic_file, put_if_absent
 
-PROTOBUF_LIMIT = 2**31 - 1 - (1 << 20)  # bytes of a model, with some room for its tags
 _ALIGNMENT = 4096  # bytes; of each tensor in the data, so that it can be mapped into memory
 _CHUNK = 1 << 24
 
@@ -49,7 +49,7 @@ def _save_external(parts: Parts, path: Path) -> tuple[int, str]:
     written = -1
     try:
         with atomic_file(path) as part:
-            data = part.with_name("data")
+            data = part.with_name(f"{path.name}.data")
             places = _Places(parts.weights)
             name = f"{path.name}.{_write(data, places.chunks())[:16]}.data"
             digest = _write(part, [_referring(parts, name, places)])

@@ -1,10 +1,17 @@
-"""Everything inside a model file: its nodes and tensors, those of subgraphs and functions too."""
+"""Everything inside a model file: its nodes and tensors, those of subgraphs and functions too; and
+the model without its weights, for what cannot or need not take them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Any
 
+import numpy as np
 import onnx
+
+PROTOBUF_LIMIT = 2**31 - 1 - (1 << 20)  # bytes of a model, with some room for its tags
+_SMALL = 4096  # bytes; what may say something about shapes
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -52,3 +59,36 @@ def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorPr
                 yield from _tensors_of_graph(attribute.g)
             for graph in attribute.graphs:
                 yield from _tensors_of_graph(graph)
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which weights are inputs, but for small ones; it has no outputs yet."""
+    light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    known = {i.name for i in model.graph.input}
+    for weight in model.graph.initializer:
+        if not is_heavy(weight):
+            light.graph.initializer.append(weight)
+        elif weight.name not in known:
+            light.graph.input.append(
+                onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+            )
+    return light
+
+
+def is_heavy(weight: onnx.TensorProto) -> bool:
+    """Whether `without_weights` leaves it out."""
+    return size_of(weight) > _SMALL
+
+
+def size_of(tensor: onnx.TensorProto) -> int:
+    """About how many bytes it takes; protobuf itself would copy them to tell."""
+    return int(prod(tensor.dims)) * dtype_of(tensor).itemsize
+
+
+def dtype_of(tensor: onnx.TensorProto) -> np.dtype[Any]:
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))

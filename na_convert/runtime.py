@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from .errors import ModelError, NaConvertError, PassFailed, first_line
 from .graph import STANDARD_DOMAINS
-from .protos import all_nodes, with_subgraphs
+from .protos import PROTOBUF_LIMIT, all_nodes, dtype_of, size_of, with_subgraphs
 
 Feeds = dict[str, NDArray[np.generic]]
 Backend: TypeAlias = Callable[[onnx.ModelProto], Any]  # makes what runs a model: `session`, ...
@@ -44,13 +43,12 @@ def session(model: onnx.ModelProto | Path, *, threads: int = 0, optimise: bool =
         raise ModelError(f"onnxruntime does not run this graph ({first_line(error)})") from error
 
 
-MOST_SERIALISED = 2**31 - (1 << 20)  # bytes of a model without its large weights
 _HEAVY = 1 << 16  # bytes; larger weights of a model beyond it are handed over beside it
 
 
 def _serialised(model: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
     """``model`` for onnxruntime, and, where it is too large for a protobuf, its weights."""
-    if sum(map(_size, model.graph.initializer)) <= MOST_SERIALISED:
+    if sum(map(size_of, model.graph.initializer)) <= PROTOBUF_LIMIT:
         return bytes(model.SerializeToString()), {}
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(model.opset_import)
@@ -60,7 +58,7 @@ def _serialised(model: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
         getattr(light.graph, field).extend(getattr(model.graph, field))
     weights = {}
     for tensor in model.graph.initializer:
-        if _size(tensor) <= _HEAVY or _dtype(tensor).isbuiltin != 1:
+        if size_of(tensor) <= _HEAVY or dtype_of(tensor).isbuiltin != 1:
             light.graph.initializer.append(tensor)
             continue
         values = onnx.numpy_helper.to_array(tensor)
@@ -73,15 +71,6 @@ def _serialised(model: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
         for key, value in place.items():
             stored.external_data.add(key=key, value=str(value))
     return bytes(light.SerializeToString()), weights
-
-
-def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-
-
-def _size(tensor: onnx.TensorProto) -> int:
-    """About how many bytes it takes; protobuf itself would copy them to tell."""
-    return int(prod(tensor.dims)) * _dtype(tensor).itemsize
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import onnx
 
 from .cut import reads
 from .errors import ModelError
-from .protos import tensors_of
+from .protos import tensors_of, without_weights
 
 MOST_ELEMENTS = 2**27  # of a tensor, for one sample or a fixed batch; half a GiB in float32
 MOST_CONSTANT = 2**24  # elements of tensors that are computed from constants, all together, ...
@@ -87,25 +87,3 @@ def _shapes_for(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, l
         value.name: [max(d.dim_value, 1) for d in value.type.tensor_type.shape.dim]
         for value in inferred.graph.value_info
     }
-
-
-_SMALL = 4096  # bytes; what may say something about shapes
-
-
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which weights are inputs; the outputs are inferred like any tensor."""
-    light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    light.graph.name = model.graph.name
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    known = {i.name for i in model.graph.input}
-    for weight in model.graph.initializer:
-        if weight.ByteSize() <= _SMALL:
-            light.graph.initializer.append(weight)
-        elif weight.name not in known:
-            light.graph.input.append(
-                onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-            )
-    return light

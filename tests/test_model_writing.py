@@ -41,6 +41,12 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
+@pytest.mark.parametrize("name", ["data", "data.data", "m"])
+def test_any_name_of_the_model(tmp_path: Path, name: str) -> None:
+    model_writing.save(parts(), tmp_path / name, most_inside=0)
+    np.testing.assert_array_equal(outputs(tmp_path / name), expected(0))
+
+
 def test_weights_lie_beside_the_model_and_move_with_it(tmp_path: Path) -> None:
     path = tmp_path / "here" / "m.onnx"
     path.parent.mkdir()

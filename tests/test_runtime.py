@@ -84,7 +84,7 @@ def test_weights_that_no_protobuf_holds_go_beside_the_model(
     model = build.model(body, {"w": (64, 3, 3, 3), "v": (4096, 20), "b": (20,)})
     feeds = {"x": build.images(2)}
     expected = runtime.run(model, feeds)["y"]
-    monkeypatch.setattr(runtime, "MOST_SERIALISED", 300_000)
+    monkeypatch.setattr(runtime, "PROTOBUF_LIMIT", 300_000)
     given = []
     made = onnxruntime.InferenceSession
 
