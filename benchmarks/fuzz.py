@@ -44,7 +44,7 @@ sys.path.insert(0, str(ROOT))
 import na_convert  # noqa: E402
 from na_convert import api, cli, report, result_json  # noqa: E402, F401 - loaded before the forks
 from tests import build  # noqa: E402
-from tests.file_forms import FORMS  # noqa: E402
+from tests.file_forms import FORMS, arguments  # noqa: E402
 from tests.random_networks import networks  # noqa: E402
 
 SECONDS, BYTES, WALL = 10, 2 << 30, 120
@@ -66,9 +66,7 @@ class Case:
 
 
 def valid(model: onnx.ModelProto, rng: random.Random, folder: Path) -> Case:
-    options = rng.choice(
-        [[], ["--exact"], ["--form", "unrolled"], ["--form", "step"], ["--weights", "int8"]]
-    )
+    options = arguments(rng.choice(list(FORMS)))
     return Case([*convert(model.SerializeToString(), folder), *options], valid=True)
 
 
