@@ -66,7 +66,11 @@ def put_if_absent(part: Path, path: Path) -> bool:
         except FileExistsError:
             return False
         os.close(handle)
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except BaseException:
+            path.unlink()
+            raise
     return True
 
 

@@ -162,6 +162,22 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(outputs(tmp_path / "m.onnx"), expected(0))
 
 
+def test_stopped_on_a_file_system_without_links_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def stopped(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        model_writing.save(parts(), tmp_path / "m.onnx", most_inside=0)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("options", [{}, {"form": "unrolled"}, {"weights": "int8"}])
 def test_an_snn_with_external_data_is_converted_checked_and_simulated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
