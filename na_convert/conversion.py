@@ -143,6 +143,7 @@ def convert(
         bias_feeds=bias_feeds,
         target=wanted,
         prepared=lambda snn: _prepared(snn, samples, unit_spikes=unit_spikes, exact=exact),
+        alike=EXACT_TIMESTEPS if exact else None,
         written=_writer(
             converted.staircase_ann,
             samples,

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from .data import Samples
 from .errors import CheckFailed, UsageError
 from .layers import match_layers
-from .outputs import ann_output, file_output, snn_output
+from .outputs import Array, ann_output, file_output, snn_output
 from .passes import calibrate_bias
 from .results import BiasCalibration, PassReport, TimestepResult
 from .runtime import Feeds
@@ -93,6 +93,7 @@ def tune(
     bias_feeds: Feeds | None = None,
     target: Target | None = None,
     prepared: Prepared = lambda snn: snn,
+    alike: int | None = None,
     written: Written | None = None,
     progress: Progress = lambda share: None,
 ) -> Tuned:
@@ -100,6 +101,7 @@ def tune(
 
     It is what gets written that has to reach the target: ``prepared`` says what becomes of a
     candidate before (grids), ``written`` where the file computes otherwise than that (int8).
+    ``alike``: up to this T, ``prepared`` makes the same of every candidate; None: at any T.
 
     Raises CheckFailed where no T reaches the target, DataError where ``bias_feeds`` are too few.
     """
@@ -107,7 +109,7 @@ def tune(
         return _calibrated(network, staircase_ann, bias_feeds, progress)
     tried = []
     candidates = _candidates(
-        network, staircase_ann, samples, bias_feeds, target.most, prepared, written
+        network, staircase_ann, samples, bias_feeds, target.most, prepared, alike, written
     )
     for candidate, result in candidates:
         tried.append(result)
@@ -133,13 +135,17 @@ def _candidates(
     bias_feeds: Feeds | None,
     most: int,
     prepared: Prepared,
+    alike: int | None,
     written: Written | None,
 ) -> Iterator[tuple[Tuned, TimestepResult]]:
     """The network for T = 1, 2, ... ``most``, and how it fares on ``samples``."""
     layers = match_layers(network, ann)
     expected = ann_output(ann, network, layers, samples.feeds)
-    same = bias_feeds is None and written is None
-    plain = snn_output(prepared(network), layers, samples.feeds, most) if same else {}
+    plain: dict[int, Array] = {}
+    if bias_feeds is None and written is None:
+        together = most if alike is None else min(most, alike)
+        one = prepared(replace(network, timesteps=together))
+        plain = snn_output(one, layers, samples.feeds, together)
     for steps in range(1, most + 1):
         candidate = _calibrated(recorded(replace(network, timesteps=steps)), ann, bias_feeds)
         found = plain.get(steps)

@@ -200,6 +200,8 @@ def test_the_step_form_under_a_changing_input(name: str, tmp_path: Path) -> None
         wanted.append([stepper.counts(layer) for layer in stepper.network.layers])
     currents = [export.currents_of(stepper.network, program, {"x": each}) for each in images]
     counts = run(program, np.stack(currents), T)
+    constant = run(program, currents[0], T)
+    assert any((constant[name] != counts[name]).any() for name in counts)
     for i, layer in enumerate(stepper.network.layers):
         np.testing.assert_array_equal(counts[layer.name], np.stack([each[i] for each in wanted]))
     first = np.stack([each[0] for each in wanted])

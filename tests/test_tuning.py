@@ -77,6 +77,30 @@ def test_it_is_the_network_on_grids_that_reaches_the_target(
     na_convert.convert(model, **options, exact=False)
 
 
+def test_every_t_is_tried_on_its_own_grids(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to `EXACT_TIMESTEPS` all have the same grids; beyond, sums are longer and grids coarser.
+
+    Here those of every T but the largest turn the weights round, so that no other can win.
+    """
+
+    def turned_round(network: Snn, samples: Samples) -> tuple[Snn, Exactness]:
+        made, exactness = on_grids(network, samples)
+        if network.timesteps < 4:
+            for tensor in made.graph.tensors().values():
+                if isinstance(tensor, gs.Constant) and tensor.values.ndim > 1:
+                    tensor.values = -tensor.values
+        return made, exactness
+
+    on_grids = conversion._on_grids
+    known = agreements(model, 4)
+    target = min(known[2], known[4])
+    options = {"data": data(), "timesteps": 4, "target_agreement": target, "check": False}
+    assert na_convert.convert(model, **options).timesteps < 4
+    monkeypatch.setattr(conversion, "EXACT_TIMESTEPS", 1)
+    monkeypatch.setattr(conversion, "_on_grids", turned_round)
+    assert na_convert.convert(model, **options).timesteps == 4
+
+
 def test_a_target_nothing_reaches_names_the_nearest(model: Path) -> None:
     known = agreements(model, 2)
     (model.parent / "model.snn.onnx").unlink()

@@ -23,16 +23,17 @@ def run(program: Program, currents: Array, timesteps: int) -> dict[str, NDArray[
     """
     samples = currents.shape[-2]
     each = np.broadcast_to(currents, (timesteps, samples, program.inputs))
-    sums = np.cumsum(each, axis=0, dtype=np.int64)
+    received = np.zeros((samples, program.inputs), np.int64)
     memory = np.zeros((samples, program.memory), np.int64)
     found: dict[str, list[Array]] = {layer.name: [] for layer in program.layers}
-    for t in range(1, timesteps + 1):
+    for t, current in enumerate(each, start=1):
+        received += current
         for op in program.operations:
             if isinstance(op, Move):
                 memory[:, op.output : op.output + len(op.table)] = _moved(op, memory)
                 continue
             counts = memory[:, op.output : op.output + op.size]
-            total, reached = _reached(op, memory, sums[t - 1], t)
+            total, reached = _reached(op, memory, received, t)
             counts += 2 * total >= reached * (2 * counts + 1)
             found[op.name].append(counts.astype(np.uint8).reshape(samples, *op.shape))
     return {name: np.stack(counts) for name, counts in found.items()}
