@@ -23,6 +23,7 @@ import onnx
 from na_convert.passes import snap
 
 from na_convert import integer_conversion, model_io, pipeline
+from na_convert.conversion import EXACT_TIMESTEPS
 from na_convert.data import Samples
 from na_convert.exactness import as_ann
 from na_convert.forms import FORMS, INT8_FORMS
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("-T", default="1,2,3,4,5,6,7,8")
     parser.add_argument("--cifar10", type=Path)
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--proven", type=int, default=32)
+    parser.add_argument("--proven", type=int, default=EXACT_TIMESTEPS)
     options = parser.parse_args()
     loaded = model_io.load(options.model)
     fit = test = samples_for(loaded, options.data, None)

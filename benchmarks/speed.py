@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py [--networks resnet18,resnet50] [--steps 4] [--batches 1,16]
                                [--repeats 9] [--threads 1] [--json FILE] [--plot FILE]
+    python benchmarks/speed.py --plot-from FILE --plot FILE     # of an earlier --json
 
 Each network of `na_convert.models` gets random weights, settled BatchNorm and 2-bit activations,
 and is converted, in float with weights on grids and in int8; a path to an ``.onnx`` file takes that
@@ -34,6 +35,7 @@ from na_convert.passes import snap
 from other_simulators import SIMULATORS, contenders
 
 from na_convert import forms, integer_conversion, model_io, pipeline
+from na_convert.conversion import EXACT_TIMESTEPS
 from na_convert.data import Samples
 from na_convert.running import file_runner
 from na_convert.runtime import session
@@ -41,7 +43,6 @@ from na_convert.snn import Snn, recorded
 
 Run = Callable[[np.ndarray], Any]
 SHAPE = (3, 32, 32)
-EXACT_TIMESTEPS = 32
 SETTINGS = ({"threads": 1}, {"threads": 2}, {"threads": 1, "optimise": False})
 
 
@@ -77,6 +78,8 @@ def main() -> int:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--plot-from", type=Path, help="an earlier --json; nothing is timed")
     options = parser.parse_args()
+    if options.plot_from and not options.plot:
+        parser.error("--plot-from needs --plot FILE: where the plot goes")
     if options.plot_from:
         plot(json.loads(options.plot_from.read_text())["rows"], options.plot)
         return 0
