@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,27 @@ def _rows_of_errors() -> list[tuple[int, re.Pattern[str]]]:
             said = [row[1], *(f"{row[1]}: {remedy}" for remedy in remedies if remedy)]
             found += [(code, re.compile(re.sub(r"<[^<>]*>", ".+", re.escape(s)))) for s in said]
     return found
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_speed_says_what_its_file_of_results_says() -> None:
+    page = (DOCS / "speed.md").read_text()
+    medians = defaultdict[str, list[float]](list)
+    for row in json.loads((DOCS / "results" / "speed.json").read_text())["rows"]:
+        medians[row["contender"]].append(row["median"])
+    table = page[page.index("| folded") : page.index("\n\nThe other simulators")]
+    shown = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    timed = {tuple(f"{value:.2f}" for value in values) for values in medians.values()}
+    assert {tuple(cells[1:]) for cells in shown} <= timed
+    shares = [
+        int8 / theirs
+        for name in ("SpikingJelly multi-step", "SpikingJelly single-step")
+        for int8, theirs in zip(medians["int8-unrolled"], medians[name], strict=True)
+    ]
+    said = f"{min(shares):.2f} to {max(shares):.2f} of SpikingJelly's"
+    assert said in " ".join(page.split())
 
 
 # --- generated pages, links, the site -------------------------------------------------------------
