@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,22 @@ def test_an_input_that_is_quantised_outside_the_file_is_computed_by_what_the_fil
     assert found["reference"]["agreement"] == 1
     assert check("--reader good") == 0
     assert "computed by the file's own input_model" in capsys.readouterr().out
+
+
+@pytest.mark.nir
+def test_the_page_names_all_that_a_file_says_of_itself(quantised: Path) -> None:
+    body = "n = Neg (x)\nc = Conv (n, w1)\n" + build.quantised("c", "a") + (
+        "m = GlobalAveragePool (a)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, v)"
+    )  # fmt: skip
+    rounded = build.model(body, {**build.PLAIN, "w1": (4, 3, 3, 3), "v": (5, 4)})
+    said = set[str]()
+    for ann in (quantised_input_ann(), rounded):
+        onnx.save(ann, "ann.onnx")
+        na_convert.convert("ann.onnx", output="net.nir", data="data.npz", check=False)
+        said |= set(read_back.read(quantised / "net.nir").metadata)
+    page = (Path(__file__).parent.parent / "docs" / "nir.md").read_text()
+    of_the_graph = page[page.index("that of the graph") : page.index("The same SNN gives")]
+    assert said == set(re.findall("`([a-z][a-z0-9_]*)`", of_the_graph))
 
 
 @pytest.mark.nir
