@@ -21,7 +21,6 @@ from .options import (
     Json,
     Mean,
     NirTarget,
-    OwnTimesteps,
     Quiet,
     Resize,
     Scale,
@@ -42,7 +41,15 @@ def export_command(
         typer.Option("-o", "--output", metavar="FILE", help=".nir (default), .npz or .h"),
     ] = None,
     target: NirTarget = None,
-    timesteps: OwnTimesteps = None,
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            "-T",
+            "--timesteps",
+            metavar="N",
+            help="of a .nir file: T of its max-pools, of bias and of the check; default: the SNN's",
+        ),
+    ] = None,
     initial_membrane: InitialMembrane = None,
     data: Annotated[
         Path | None,

@@ -237,6 +237,38 @@ def test_metadata_say_what_the_file_is(tmp_path: Path) -> None:
     assert any("hard reset" in text for text in found.statements)
 
 
+@pytest.mark.parametrize(
+    ("network", "membrane", "same"),
+    [
+        ("residual", "metadata", True),
+        ("residual", "pulse", True),
+        ("residual", "bias", False),
+        ("max_pool", "metadata", False),
+        ("max_pool", "pulse", False),
+    ],
+)
+def test_what_t_changes_in_a_file(network: str, membrane: str, same: bool, tmp_path: Path) -> None:
+    graphs = []
+    for timesteps in (2, 4):
+        exported(
+            spiking.NETWORKS[network](), tmp_path, initial_membrane=membrane, timesteps=timesteps
+        )
+        graphs.append(read_back.read(tmp_path / "net.nir"))
+    assert [graph.metadata["timesteps"] for graph in graphs] == [2, 4]
+    one, other = ({n: vars(op) for n, op in graph.ops.items()} for graph in graphs)
+    assert same is (
+        one.keys() == other.keys()
+        and all(np.array_equal(one[n][key], other[n][key]) for n in one for key in one[n])
+    )
+
+
+def test_help_says_what_t_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "T of its max-pools, of bias and of the check" in shown
+
+
 def test_a_target_says_where_two_branches_meet(tmp_path: Path) -> None:
     said = exported(spiking.residual(), tmp_path, target="sinabs").statements
     assert any("runs nodes depth first" in text and "'Staircase_4'" in text for text in said)

@@ -56,7 +56,9 @@ def export(
     Args:
         output: where to write; the SNN's name with ``.nir`` by default.
         target: the reader it is for, one of `choices.NIR_TARGETS`.
-        timesteps: T that the membrane's charge is spread over; by default the SNN's own.
+        timesteps: T that the file is checked at and says it was made for; by default the SNN's own.
+            Max-pools in it count up to T, and with the membrane "bias" the charge is spread over T
+            steps; "pulse" lasts for up to 1,023. Its nodes depend on T in nothing else.
         initial_membrane: how the file holds it, one of `choices.MEMBRANES`; by default the first.
         data: samples to check on; seeded random input by default.
 
