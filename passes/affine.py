@@ -229,7 +229,7 @@ def _inference_only(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
 
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
-_OPEN_MAXIMUM = "takes a maximum over the batch, or over axes whose sizes are open"
+_OPEN = "takes a {} over the batch, or over axes whose sizes are open"
 
 _NONLINEAR = {
     "Softmax": "a softmax is not affine, so it cannot work on single spikes",
@@ -242,9 +242,9 @@ _NONLINEAR = {
     "If": "control flow that depends on data",
     "Loop": "control flow that depends on data",
     "Scan": "control flow that depends on data",
-    "GlobalMaxPool": _OPEN_MAXIMUM,
-    "ReduceMax": _OPEN_MAXIMUM,
-    "ReduceMin": _OPEN_MAXIMUM,
+    "GlobalMaxPool": _OPEN.format("maximum"),
+    "ReduceMax": _OPEN.format("maximum"),
+    "ReduceMin": _OPEN.format("minimum"),
     "Max": "takes a maximum with a tensor of another shape, or with constants",
     "Min": "takes a minimum with a tensor of another shape, or with constants",
 }

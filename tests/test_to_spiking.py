@@ -223,6 +223,8 @@ def test_a_spiking_graph_output_keeps_its_name() -> None:
         ("s = Mul (a, a)\n", "Mul", "gating"),
         ("s = MatMul (a, a)\n", "MatMul", "attention"),
         ("s = Concat <axis = 0> (a, a)\n", "Concat", "batch"),
+        ("s = ReduceMax <axes = [0]> (a)\n", "ReduceMax", "maximum over the batch"),
+        ("s = ReduceMin <axes = [0]> (a)\n", "ReduceMin", "minimum over the batch"),
         ("s = Div (step, a)\n", "Div", "divides"),
         ("s = Elu (a)\n", "Elu", "not known"),
         ("i = ArgMin <axis = 1> (a)\ns = Gather <axis = 1> (a, i)\n", "Gather", "depend on spikes"),
