@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from na_convert.passes import ANN_PASSES, normalise
 
 from na_convert import cli
 
@@ -189,6 +190,22 @@ def _rows_of_errors() -> list[tuple[int, re.Pattern[str]]]:
             said = [row[1], *(f"{row[1]}: {remedy}" for remedy in remedies if remedy)]
             found += [(code, re.compile(re.sub(r"<[^<>]*>", ".+", re.escape(s)))) for s in said]
     return found
+
+
+# --- passes ---------------------------------------------------------------------------------------
+
+
+def test_pages_have_every_pass_in_order() -> None:
+    steps = re.findall(r"^\d\. `(\w+)`:", normalise.__doc__ or "", re.MULTILINE)
+    passes = [each.__module__.rpartition(".")[2] for each in ANN_PASSES]
+    assert {"plain_stacks", "strip_noise"} < set(steps)
+    rewritten = (DOCS / "operators.md").read_text().partition("## Rewritten first")[2]
+    assert re.findall(r"^### (\w+)$", rewritten, re.MULTILINE) == [*steps, *passes]
+    flow = (
+        (DOCS / "architecture.md").read_text().partition("passes/ ")[2].partition("to_spiking")[0]
+    )
+    shown = re.findall(r"^ {8}(\w+)", flow, re.MULTILINE)
+    assert [name for name in shown if name != "calibrate"] == ["normalise", *passes]
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from inspect import cleandoc
 from types import FunctionType
 
-from na_convert.passes import affine, count_sums
+from na_convert.passes import ANN_PASSES, affine, count_sums, normalise
 
 from na_convert import axes, pipeline, pointwise, qonnx, unit_scale
 from na_convert.lift import OPSET
@@ -17,14 +17,10 @@ from na_convert.regions import AVERAGING_OPS, DATA_POSITIONS, WEIGHTED_OPS
 
 from .markdown import code, page, plain, table, text_of
 from .messages import Message, messages_at
-from .source import Call, Source, imported, name_of
+from .source import ROOT, Call, Source, imported, name_of
 
 _RULES_IN = "passes/affine"
 _MICROSOFT = [op for op in pointwise._MICROSOFT if op not in pointwise.SMOOTH]
-_PASSES = (
-    "fold_constants", "strip_noise", "plain_gathers", "drop_noops", "dequantise", "free_batch",
-    "fold_batchnorm", "reorder_maxpool", "write_out_maxima",
-)  # fmt: skip
 
 
 def operators_page(source: Source) -> str:
@@ -85,8 +81,9 @@ _REFUSED = cleandoc("""
 """)
 
 _REWRITTEN = cleandoc("""
-    These passes bring what exporters write into one plain form before anything is judged. The lists
-    are those of the modules in `passes/`, each case has its test.
+    These passes bring what exporters write into one plain form, in this order, before what stands
+    between neurons is judged. The lists are those of the modules in `passes/`, each case has its
+    test.
 """)
 
 
@@ -189,9 +186,17 @@ def _activations() -> str:
 
 
 def _passes() -> Iterator[str]:
-    for name in _PASSES:
+    for name in rewriting_passes():
         text = cleandoc(imported(f"passes/{name}").__doc__ or "")
         yield f"### {name}\n\n{plain(text)}"
+
+
+def rewriting_passes() -> list[str]:
+    """The modules of the steps of `normalise`, which are called as their functions, in the order
+    of their calls, and of the passes behind it."""
+    used = normalise.run.__code__.co_names
+    steps = [name for name in used if (ROOT / "passes" / f"{name}.py").is_file()]
+    return [*steps, *(each.__module__.rpartition(".")[2] for each in ANN_PASSES)]
 
 
 def _always() -> str:
