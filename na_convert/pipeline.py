@@ -22,6 +22,7 @@ from .module_names import name_by_module, node_of_module
 from .neurons import DOMAIN
 from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, fold_batchnorm, to_spiking
 from .passes.calibrate import Calibration
+from .passes.strip_noise import RANDOM_OPS
 from .protos import all_nodes
 from .regions import descendants
 from .results import Neuron, PassReport, Refusal
@@ -362,7 +363,7 @@ def _not_low_bit(neurons: tuple[Neuron, ...]) -> tuple[str, ...]:
 
 
 # Refused wherever they stand: they make the network itself random, or different from its training.
-_ALWAYS = ("BatchNormalization", "Dropout", "RandomUniformLike", "RandomNormalLike")
+_ALWAYS = ("BatchNormalization", *RANDOM_OPS)
 
 
 def _timesteps(neurons: tuple[Neuron, ...], asked: int | None) -> tuple[int, tuple[str, ...]]:

@@ -3,8 +3,8 @@
 Requires a graph after `normalise` and `fold_batchnorm`. Ensures that every elementwise function of
 one tensor that is a staircase is a single ``na_convert::Staircase`` node, and every clip and ReLU
 a ``na_convert::Ramp`` node, between the tensors that the spelling had at its ends. What is affine
-stays as it is, and so does what is neither; the latter is reported, not raised: before the first
-neuron and behind the last it does no harm.
+stays as it is, and so does what is neither; the latter is reported, not raised: in front of the
+first weights and behind the last it does no harm.
 
 Cases:
 

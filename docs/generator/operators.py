@@ -8,8 +8,9 @@ from inspect import cleandoc
 from types import FunctionType
 
 from na_convert.passes import ANN_PASSES, affine, count_sums, normalise
+from na_convert.passes.strip_noise import RANDOM_OPS
 
-from na_convert import axes, pipeline, pointwise, qonnx, unit_scale
+from na_convert import axes, pointwise, qonnx, unit_scale
 from na_convert.lift import OPSET
 from na_convert.nir_file.boundaries import MOVED
 from na_convert.nir_file.operators import OPERATORS as NIR_OPERATORS
@@ -51,8 +52,9 @@ def _introduction() -> str:
         Where an operator stands decides what it may be:
 
         - **in front of the first weights** it is computed once, and **behind the last weights and
-          averages** on the mean over time: any operator of ONNX that onnxruntime runs may stand
-          there, and stays as it is;
+          averages** on the mean over time: what onnxruntime runs may stand there, linear or not,
+          and stays as it is, but for what is
+          [refused wherever it stands](#refused-wherever-they-stand);
         - **between neurons**, which is behind one layer of neurons and in front of another, it runs
           at every time step on single spikes, and has to be affine in them;
         - **in an activation** it is read as part of a function of one number.
@@ -60,8 +62,10 @@ def _introduction() -> str:
         Neurons stand where an activation is behind some weights ({_listed(WEIGHTED_OPS)}) and in
         front of weights or averages ({_listed(AVERAGING_OPS)}); where there is none such, those
         that nothing but an output follows are taken. A nonlinear function that stands there and is
-        no activation is refused, also in front of the first neurons and behind the last: nobody
-        would be told that a layer stays analog. `--readout-from NODE` says so, for all behind NODE.
+        no activation is refused, also where no neurons come before it, or none behind it: nobody
+        would be told that a layer stays analog. Behind the last neurons only weights that come
+        after them count, so that one between these neurons and the next weights stays analog.
+        `--readout-from NODE` makes all behind NODE analog.
 
         `na-convert inspect MODEL` lists what would be refused, without converting anything. Models
         of an opset below {OPSET} are lifted to it.
@@ -200,13 +204,14 @@ def rewriting_passes() -> list[str]:
 
 
 def _always() -> str:
-    always = _listed(pipeline._ALWAYS)
     return cleandoc(f"""
+        Also in front of the first weights, behind the last, and behind `--readout-from NODE`:
+
         - `Loop`, `Scan`, and `If` whose condition is not constant: how long they run, or what they
           compute, is up to the data;
         - operators of unknown domains, whose meaning is not in the file;
-        - {always}: where they are in training mode, or random in any other way than noise that a
-          rounding follows;
+        - {_listed(RANDOM_OPS)}: but for noise of mean zero that a rounding follows;
+        - `BatchNormalization` in training mode (a `Dropout` in it is taken as in evaluation);
         - what mixes the samples of a batch, or has one batch size built in: time is folded into
           the batch.
     """)
