@@ -207,6 +207,58 @@ def test_a_file_that_says_no_time_steps_is_none_of_ours(
     assert check("--reader good -T 4") == 0
 
 
+@pytest.mark.parametrize(
+    ("metadata", "layer", "steps", "said"),
+    [
+        (
+            {"initial_membrane": "bias"}, "n1", 5,
+            "is made for exactly 4 time steps, over which half a threshold is spread, and T is 5: "
+            "leave out -T, or export it with -T 5",
+        ),
+        ({"initial_membrane": "bias"}, "n1", 3, "is made for exactly 4 time steps"),
+        (
+            {"initial_membrane": "metadata"}, "maxima of pool", 5,
+            "is made for up to 4 time steps, as its max-pools count no further, and T is 5: leave "
+            "out -T, or export it with -T 5",
+        ),
+        (
+            {"initial_membrane": "pulse"}, "n1", 1024,
+            "its pulse at the first step lasts for up to 1,023 time steps, and T is 1,024: give "
+            "-T 1023 or less, or export it with --initial-membrane metadata",
+        ),
+        ({"initial_membrane": "pulse"}, "maxima of pool", 5, "is made for up to 4 time steps"),
+    ],
+)  # fmt: skip
+def test_time_steps_that_a_file_is_not_right_at_are_one_line(
+    metadata: dict[str, str],
+    layer: str,
+    steps: int,
+    said: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = nir_nets.layered()
+    graph.metadata |= metadata
+    graph.nodes["n1"].metadata["onnx"] = layer
+    monkeypatch.setattr(read_back, "read", lambda path: from_graph(graph))
+    assert check(f"--reader good -T {steps}") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: net.nir: {said}")
+    assert shown.count("\n") == 1
+    assert check("--reader good -T 4") == check("--reader good") == 0
+
+
+@pytest.mark.parametrize(("layer", "steps"), [("n1", 5), ("n1", 3), ("maxima of pool", 3)])
+def test_other_time_steps_that_a_file_is_right_at_are_run(
+    layer: str, steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = nir_nets.layered()
+    graph.nodes["n1"].metadata["onnx"] = layer
+    monkeypatch.setattr(read_back, "read", lambda path: from_graph(graph))
+    assert check(f"--reader good -T {steps}") == 0
+
+
 def quantised_input_ann() -> onnx.ModelProto:
     """A quantiser of the input in front of `build.low_bit_ann`'s kind of network."""
     body = (

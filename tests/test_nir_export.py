@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import jsonschema
@@ -19,6 +20,7 @@ from na_convert.errors import CheckFailed, ModelError, NotConvertible, UsageErro
 from na_convert.nir_file import export, read_back, verification
 from na_convert.nir_file.read_back import from_graph
 from na_convert.nir_file.simulate import simulate
+from na_convert.nir_file.timesteps import timesteps_for
 from na_convert.result_json import to_json
 from na_convert.results import Figure, NirExport
 from na_convert.simulation import numpy_engine
@@ -88,6 +90,8 @@ def test_a_bias_per_step_is_not_the_same_and_its_difference_is_told(tmp_path: Pa
     assert all(figure.passed for figure in found.figures)
     assert found.other_counts > 0.01
     assert any("made for exactly 3 time steps" in text for text in found.statements)
+    with pytest.raises(UsageError, match="is made for exactly 3 time steps"):
+        timesteps_for(read_back.read(tmp_path / "net.nir"), "net.nir", 2)
     counts = counted(tmp_path / "net.nir", spiking.samples(spiking.residual(), 4)["x"], 3)
     snn = spiking.residual()
     first = snn.neurons[0].name  # under a constant current the count at T is the same
@@ -443,6 +447,23 @@ def test_max_pools_are_neurons_for_up_to_t_steps(membrane: str, tmp_path: Path) 
     assert "made for up to 4 time steps" in found.statements[0]
 
 
+@pytest.mark.parametrize("membrane", ["metadata", "pulse"])
+def test_a_file_with_max_pools_counts_otherwise_at_each_t_that_it_is_not_run_for(
+    membrane: str, tmp_path: Path
+) -> None:
+    snn, path = spiking.max_pool(), tmp_path / "net.nir"
+    x = spiking.samples(snn, 4)["x"]
+    found = exported(snn, tmp_path, initial_membrane=membrane, timesteps=4)
+    network, behind = read_back.read(path), found.layers[-1]
+    for steps in range(1, 9):
+        wanted = numpy_engine(snn, steps, [behind.name], np.float64)({"x": x}).spikes[behind.name]
+        counts = counted(path, x, steps)[behind.node]
+        same = np.array_equal(counts, np.count_nonzero(wanted, axis=0))
+        assert same == (steps <= 4)
+        with nullcontext() if same else pytest.raises(UsageError, match="for up to 4 time steps"):
+            assert timesteps_for(network, path, steps) == steps
+
+
 def test_a_bias_would_make_them_fire_again(tmp_path: Path) -> None:
     with pytest.raises(NotConvertible, match="a bias would make fire again"):
         exported(spiking.max_pool(), tmp_path, initial_membrane="bias")
@@ -468,6 +489,12 @@ def test_any_form_of_a_file_is_written(form: str, tmp_path: Path) -> None:
 def test_a_pulse_does_not_last_for_ever(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="up to 1023 steps"):
         exported(spiking.mlp(), tmp_path, timesteps=1024, initial_membrane="pulse")
+    found = exported(spiking.mlp(), tmp_path, timesteps=3, initial_membrane="pulse")
+    assert "up to 1,023 time steps" in found.statements[0]
+    network = read_back.read(tmp_path / "net.nir")
+    assert timesteps_for(network, "net.nir", 1023) == 1023
+    with pytest.raises(UsageError, match="lasts for up to 1,023 time steps, and T is 1,024"):
+        timesteps_for(network, "net.nir", 1024)
 
 
 def test_a_nir_file_is_not_read_as_a_model(tmp_path: Path) -> None:

@@ -230,7 +230,8 @@ def _statements(
         ),
         "pulse": (
             "membranes start at 0 and get half a threshold at the first step, from two neurons per "
-            "pixel that fire at every step (nodes 'start...'); this needs reset by subtraction"
+            "pixel that fire at every step (nodes 'start...'); this needs reset by subtraction "
+            f"and lasts for up to {LONGEST:,} time steps"
         ),
         "bias": (
             f"made for exactly {timesteps} time steps: half a threshold is added to each membrane "

@@ -20,6 +20,7 @@ from ..nir_file import read_back
 from ..nir_file.outside import INPUT, MODEL, input_values
 from ..nir_file.read_back import Network
 from ..nir_file.simulate import simulate
+from ..nir_file.timesteps import timesteps_for
 from ..reading import Data, Labels, Progress, samples_for, silent
 from ..teacher_forcing import runner
 from . import readers
@@ -86,8 +87,8 @@ def check_readers(
         timesteps: how long to run; by default as long as the file says.
 
     Raises:
-        UsageError, ModelError, DataError: something given cannot be used, or a reader that was
-            asked for is not installed (exit code 2).
+        UsageError, ModelError, DataError: something given cannot be used, the file is not right
+            at that T, or a reader that was asked for is not installed (exit code 2).
     """
     start = time.perf_counter()
     tell = progress or silent
@@ -99,7 +100,7 @@ def check_readers(
             f"none of the readers is installed: {', '.join(missing)}",
             remedy="pip install nir and one of them",
         )
-    steps = _timesteps(network, nir_file, timesteps)
+    steps = timesteps_for(network, nir_file, timesteps)
     loaded = model_io.load(Path(ann))
     origin = _check_origin(network, loaded.sha256, nir_file, ann)
     found = samples_for(loaded, data, preprocessing, labels)
@@ -150,21 +151,6 @@ def shortfall(result: ReadersResult) -> CheckFailed | None:
 
 
 # --- what is run ----------------------------------------------------------------------------------
-
-
-def _timesteps(network: Network, path: str | Path, asked: int | None) -> int:
-    said = network.metadata.get("timesteps")
-    if asked is not None:
-        return asked
-    if said is None:
-        raise UsageError(
-            f"{path}: does not say for how many time steps it was made, so it is none of "
-            "`na-convert export`", remedy="give -T, or export it with na-convert",
-        )  # fmt: skip
-    found = np.asarray(said)
-    if found.dtype.kind not in "iu" or found.ndim or found < 1:
-        raise ModelError(f"{path}: its timesteps are {said!r}, no number of steps")
-    return int(found)
 
 
 def _require_one_output(network: Network, path: str | Path) -> None:
