@@ -192,6 +192,16 @@ def _rows_of_errors() -> list[tuple[int, re.Pattern[str]]]:
     return found
 
 
+# --- versions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/int8.md", "docs/forms.md", "docs/limits.md"])
+def test_pages_say_which_onnxruntime_runs_an_snn(page: str) -> None:
+    (oldest,) = re.findall(r'"onnxruntime>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    said = " ".join((ROOT / page).read_text().split())
+    assert re.search(rf"onnxruntime,? \(?{re.escape(oldest)} or newer", said)
+
+
 # --- passes ---------------------------------------------------------------------------------------
 
 
