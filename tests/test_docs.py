@@ -223,6 +223,19 @@ def _rows_of_errors() -> list[tuple[int, re.Pattern[str]]]:
     return found
 
 
+def test_int8_says_what_its_tables_say() -> None:
+    page = (DOCS / "int8.md").read_text()
+    rows = re.findall(r"^\| 4 \| (\S+) \| \S+ \| (\S+) \| (\S+) \|", page, re.MULTILINE)
+    (first, second), (third, fourth) = (
+        (float(row[2]) - float(row[0]), float(row[1]) - float(row[0])) for row in rows
+    )
+    said = (
+        f"At T = 4 int8 with corrected biases is {first:.1f} above float on the example and "
+        f"{-third:.1f} below on the other; without correction {-second:.1f} and {-fourth:.1f} below"
+    )
+    assert said in " ".join(page.split())
+
+
 # --- versions -------------------------------------------------------------------------------------
 
 
