@@ -77,11 +77,15 @@ def check_command(
         typer.Option("--bisect", metavar="DIR", help="write the first layer that differs there"),
     ] = None,
     energy_mac: Annotated[
-        float, typer.Option("--energy-mac", metavar="PJ", help="of a multiply-accumulate")
-    ] = MAC_PJ,
+        float | None,
+        typer.Option(
+            "--energy-mac", metavar="PJ", help=f"of a multiply-accumulate; default: {MAC_PJ}"
+        ),
+    ] = None,
     energy_ac: Annotated[
-        float, typer.Option("--energy-ac", metavar="PJ", help="of an accumulate")
-    ] = AC_PJ,
+        float | None,
+        typer.Option("--energy-ac", metavar="PJ", help=f"of an accumulate; default: {AC_PJ}"),
+    ] = None,
     labels: Labels = None,
     scale: Scale = None,
     mean: Mean = None,
@@ -123,8 +127,8 @@ def check_command(
 
         _refuse_for_nir(
             min_agreement=min_agreement, max_drop=max_drop, checks=checks, baseline=baseline,
-            bisect=bisect, scheduler=scheduler, junit=junit, github=github or None,
-            record=record, plots=plots,
+            bisect=bisect, energy_mac=energy_mac, energy_ac=energy_ac, scheduler=scheduler,
+            junit=junit, github=github or None, record=record, plots=plots,
         )  # fmt: skip
         return run_check(
             ann, snn,
@@ -139,12 +143,14 @@ def check_command(
         from . import api
         from .energy import Constants
 
+        constants = Constants(
+            MAC_PJ if energy_mac is None else energy_mac, AC_PJ if energy_ac is None else energy_ac
+        )
         return api.check(
             ann, snn, data=data, labels=labels, timesteps=steps, preprocessing=pixels,
             min_agreement=least, max_drop=most, checks=names, baseline=baseline,
             margin=MARGIN if allowed is None else allowed,
-            energy=Constants(energy_mac, energy_ac), bisect=bisect,
-            scheduler=scheduler, progress=progress,
+            energy=constants, bisect=bisect, scheduler=scheduler, progress=progress,
             excerpt=shown_layers(record, report, plots),
         )  # fmt: skip
 
@@ -167,4 +173,6 @@ def _refuse_for_nir(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
             option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option}: is for SNN files in ONNX, not for NIR files")
+            raise UsageError(
+                f"{option}: is for SNN files in ONNX, not for NIR files", remedy="leave it out"
+            )

@@ -149,6 +149,8 @@ def test_what_ends_the_check_is_reported_as_by_other_commands(
     [
         ("--max-drop 0.1", "--max-drop: is for SNN files in ONNX, not for NIR files"),
         ("--github", "--github: is for SNN files in ONNX"),
+        ("--energy-mac 4.6", "--energy-mac: is for SNN files in ONNX, not for NIR files: leave it"),
+        ("--energy-ac 0", "--energy-ac: is for SNN files in ONNX"),
         ("--report x.html", "of a NIR file there is a JSON report alone"),
         ("-T 2,4", "one number is needed here"),
     ],
