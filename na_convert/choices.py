@@ -22,3 +22,8 @@ MEMBRANES = ("metadata", "pulse", "bias")  # how a NIR file holds the membrane b
 def is_nir(path: Path) -> bool:
     """Whether ``path`` names a NIR file, in whatever case."""
     return path.suffix.lower() == NIR_SUFFIX
+
+
+def is_for_hardware(path: Path) -> bool:
+    """Whether ``path`` names a file for hardware, in whatever case."""
+    return path.suffix.lower() in HARDWARE_FILES

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .arguments import existing_data, existing_file, one_of, one_timestep, writable_files
-from .choices import HARDWARE_FILES, MEMBRANES, NIR_TARGETS
+from .choices import MEMBRANES, NIR_TARGETS, is_for_hardware
 from .errors import NotConvertible, UsageError
 from .options import (
     Crop,
@@ -72,7 +72,7 @@ def export_command(
     existing_file(snn)
     existing_data(data)
     writable_files({"-o": output}, [snn, data])
-    if output is not None and output.suffix in HARDWARE_FILES:
+    if output is not None and is_for_hardware(output):
         given = {"--target": target, "-T": timesteps, "--initial-membrane": initial_membrane}
         _refuse(output, [option for option, value in given.items() if value is not None])
         return _export_integers(snn, output, data, pixels, as_json=as_json, quiet=quiet)

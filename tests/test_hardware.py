@@ -229,6 +229,23 @@ def int8_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h"])
+def test_the_suffix_is_read_in_any_case(
+    suffix: str,
+    int8_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (f"net{suffix}", f"NET{suffix.upper()}"):
+        assert cli._run(["export", str(int8_file), "-o", name, "-q"]) == 0
+    one, other = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    assert one == other
+    assert cli._run(["export", str(int8_file), "-o", f"NET{suffix.upper()}", "-T", "2"]) == 2
+    assert "-T is for .nir files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h"])
 def test_the_same_bytes_each_time(int8_file: Path, suffix: str, tmp_path: Path) -> None:
     written = [tmp_path / f"one{suffix}", tmp_path / f"two{suffix}"]
     digests = {na_convert.export_integers(int8_file, path).sha256 for path in written}

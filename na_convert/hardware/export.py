@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import forms, integer, model_io, whole_files
 from ..behaviour import rows
-from ..choices import HARDWARE_FILES
+from ..choices import HARDWARE_FILES, is_for_hardware
 from ..data import Preprocessing
 from ..errors import CheckFailed, UsageError
 from ..evaluate import evaluate
@@ -78,7 +78,7 @@ def export_integers(
         CheckFailed: other counts; nothing is written (exit code 1).
     """
     path, to = Path(snn), Path(output)
-    if to.suffix not in HARDWARE_FILES:
+    if not is_for_hardware(to):
         raise UsageError(f"-o {to}: {' or '.join(HARDWARE_FILES)} is needed")
     loaded = model_io.load(path)
     if KEY not in {p.key for p in loaded.model.metadata_props}:
@@ -96,7 +96,7 @@ def export_integers(
         found = run(program, currents, network.timesteps)
         compared = _compare(network, few, found)
     with whole_files.atomic_file(to) as part:
-        if to.suffix == ".npz":
+        if to.suffix.lower() == ".npz":
             counts = {f"test/counts/{name}": each for name, each in _numbered(program, found)}
             tests = {"test/currents": currents, **counts}
             npz.write(program, path.name, part, tests)

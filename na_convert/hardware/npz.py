@@ -44,7 +44,8 @@ def write(program: Program, source: str, path: Path, extra: Mapping[str, Array])
         }
     )
     savez: Any = np.savez  # its types leave no room for arrays by name
-    savez(path, network=np.asarray(text), **arrays, **extra)
+    with path.open("wb") as file:  # a path that ends in .NPZ would get .npz as well
+        savez(file, network=np.asarray(text), **arrays, **extra)
 
 
 def read(path: Path) -> Program:
