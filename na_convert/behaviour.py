@@ -7,7 +7,7 @@ figures cost more than running the networks; they are taken on some of the batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import kernels
+from .batches import batch_size, rows
 from .connectivity import pool_sources
 from .counting import Counted, Counter, file_counter, numpy_counter
 from .cut import Runner, runs_in_onnxruntime
@@ -32,10 +33,8 @@ from .teacher_forcing import runner
 Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[float], None]
 
-MEMORY = 256 << 20  # bytes: about what one batch of recorded or replayed values may take
 ALL_SAMPLES = 1024  # up to so many, the layers' figures are taken on all samples
 LAYER_SAMPLES = 256  # beyond, on about so many
-_LARGEST_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -216,26 +215,3 @@ def _reference(stages: Stages) -> Runner:
     run_ann = runner(stages.ann, carried, (), list(dict.fromkeys([*own, stages.output])))
     run_staircase_ann = runner(stages.staircase_ann, carried, own, others)
     return lambda feeds: reference_values(run_ann, run_staircase_ann, feeds)
-
-
-# --- batches --------------------------------------------------------------------------------------
-
-
-def rows(feeds: Mapping[str, Array], start: int, count: int) -> dict[str, Array]:
-    return {name: values[start : start + count] for name, values in feeds.items()}
-
-
-def batches(feeds: Mapping[str, Array], size: int) -> Iterator[dict[str, Array]]:
-    count = len(next(iter(feeds.values())))
-    return (rows(feeds, start, size) for start in range(0, count, size))
-
-
-def batch_size(layers: Sequence[Layer], copies: int) -> int:
-    """Samples whose neurons fit into `MEMORY`, ``copies`` float32 values each."""
-    neurons = sum(layer.size for layer in layers)
-    return max(1, min(_LARGEST_BATCH, neurons_at_once(copies) // neurons))
-
-
-def neurons_at_once(copies: int) -> int:
-    """Neurons of which ``copies`` float32 values fit into `MEMORY`."""
-    return MEMORY // (4 * copies)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from . import neurons
 from .activation import Staircase
-from .behaviour import Stages, rows
+from .batches import rows
+from .behaviour import Stages
 from .cut import part_of
 from .data import Samples
 from .errors import UsageError

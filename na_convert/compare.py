@@ -20,16 +20,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .behaviour import (
-    Behaviour,
-    Elsewhere,
-    Stages,
-    batch_size,
-    batches,
-    neurons_at_once,
-    observe,
-    rows,
-)
+from .batches import batch_size, batches, neurons_at_once, rows
+from .behaviour import Behaviour, Elsewhere, Stages, observe
 from .checks import SELECTABLE
 from .connectivity import count_work, pool_sources
 from .data import Samples

@@ -21,7 +21,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from . import compare
-from .behaviour import Elsewhere, rows
+from .batches import rows
+from .behaviour import Elsewhere
 from .checks import SELECTABLE
 from .compare import Progress
 from .connectivity import count_work

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .behaviour import rows
+from .batches import rows
 from .choices import TIES
 from .data import Samples
 from .errors import UsageError

@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .behaviour import batch_size, batches
+from .batches import batch_size, batches
 from .counting import Counter, file_counter, numpy_counter
 from .cut import runs_in_onnxruntime
 from .forms.folded import to_folded

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from . import forms, model_io, snn
+from .batches import samples_at_once
 from .errors import UsageError
 from .forms.folded import to_folded
 from .integer_stepping import Int8Stepper
@@ -21,9 +22,6 @@ from .snn import Snn
 from .snn_guard import described_as_it_is
 
 Array: TypeAlias = NDArray[Any]
-
-MEMORY = 256 << 20  # bytes: about what the neurons of one batch may take
-_LARGEST_BATCH = 64
 
 
 class Simulator:
@@ -149,7 +147,7 @@ class Simulator:
         if fixed or wanted:
             return fixed or wanted or 1
         neurons = sum(int(np.prod(n.shape)) for n in self.network.neurons)
-        return max(1, min(_LARGEST_BATCH, MEMORY // (4 * 4 * timesteps * max(1, neurons))))
+        return samples_at_once(neurons, copies=4 * timesteps)
 
     def parameters(self, layer: str) -> snn.IFParameters:
         """Threshold, amplitude and initial membrane of ``layer``."""

@@ -22,7 +22,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from na_convert.behaviour import batch_size, batches
+from na_convert.batches import batch_size, batches
 from na_convert.layer_currents import Currents, layer_currents, spikes_behind
 from na_convert.layers import Layer, match_layers, per_channel
 from na_convert.neurons import IFState

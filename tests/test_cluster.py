@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 import na_convert
-from na_convert import behaviour, cli, cluster
+from na_convert import batches, behaviour, cli, cluster
 from na_convert.errors import DataError, UsageError
 from na_convert.results import Equivalence
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two samples at a time, layers measured on every second batch."""
-    monkeypatch.setattr(behaviour, "_LARGEST_BATCH", BATCH)
+    monkeypatch.setattr(batches, "LARGEST", BATCH)
     monkeypatch.setattr(behaviour, "ALL_SAMPLES", 0)
     monkeypatch.setattr(behaviour, "LAYER_SAMPLES", COUNT // 2)
 

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 import pytest
 from na_convert.passes import fold_batchnorm, reorder_maxpool, to_spiking
 
-from na_convert import behaviour
+from na_convert import batches
 from na_convert.activation import Staircase
 from na_convert.data import Samples
 from na_convert.errors import CheckFailed, PassFailed
@@ -130,9 +130,9 @@ def test_a_network_too_large_to_be_recorded_at_once_is_checked_in_groups(
     layers = match_layers(stages.snn, stages.staircase_ann)
     assert [len(g) for g in in_groups(layers, layers[0].size + layers[1].size)] == [2, 1]
     whole = stages.verify(3)
-    monkeypatch.setattr(behaviour, "MEMORY", 1)
+    monkeypatch.setattr(batches, "MEMORY", 1)
     groups = stages.verify(3)
-    assert len(in_groups(layers, behaviour.neurons_at_once(copies=1))) == 3
+    assert len(in_groups(layers, batches.neurons_at_once(copies=1))) == 3
     assert groups.replay_mismatches == groups.engine_differences == 0
     assert groups.by_class == whole.by_class
     for one, other in zip(whole.figures, groups.figures, strict=True):
@@ -142,7 +142,7 @@ def test_a_network_too_large_to_be_recorded_at_once_is_checked_in_groups(
 
 
 def test_in_groups_sabotage_is_named_too(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "MEMORY", 1)
+    monkeypatch.setattr(batches, "MEMORY", 1)
     drop_bias(stages.snn)
     with pytest.raises(CheckFailed, match="replay: ") as caught:
         stages.verify()

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import na_convert
-from na_convert import api, cli
+from na_convert import api, batches, cli
 from na_convert.errors import UsageError
 from na_convert.forms.folded import to_folded
 from na_convert.neurons import IFState
@@ -120,6 +120,17 @@ def test_a_run_in_batches_is_the_whole(model: onnx.ModelProto, batch: int | None
     whole, parts = simulator.run(x, batch=COUNT), simulator.run(x, batch=batch)
     for name in simulator.layers:
         np.testing.assert_array_equal(whole.spikes[name], parts.spikes[name])
+
+
+def test_as_many_samples_run_at_once_as_in_a_check(
+    model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = Simulator(model)
+    assert simulator.batch_size(1) == batches.LARGEST
+    neurons = sum(int(np.prod(neuron.shape)) for neuron in simulator.network.neurons)
+    monkeypatch.setattr(batches, "MEMORY", 3 * neurons * 4 * 4 * 2)
+    assert simulator.batch_size(2) == batches.samples_at_once(neurons, copies=4 * 2) == 3
+    assert simulator.batch_size(7) == 1
 
 
 def test_misuse_is_said(model: onnx.ModelProto) -> None:

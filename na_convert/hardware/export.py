@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import forms, integer, model_io, whole_files
-from ..behaviour import rows
+from ..batches import rows
 from ..choices import HARDWARE_FILES, is_for_hardware
 from ..data import Preprocessing
 from ..errors import CheckFailed, UsageError

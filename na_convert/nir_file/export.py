@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import __version__, forms, model_io, whole_files
 from ..arguments import at_least, one_of
-from ..behaviour import neurons_at_once
+from ..batches import samples_at_once
 from ..choices import MEMBRANES, NIR_SUFFIX, NIR_TARGETS, is_nir
 from ..data import Preprocessing, Samples
 from ..errors import NotConvertible, UsageError
@@ -192,7 +192,7 @@ def _default(path: Path) -> Path:
 def _rows(network: Snn, timesteps: int) -> int:
     """As many samples as fit into memory with the spikes of all layers, a few times over."""
     neurons = sum(prod(neuron.shape) for neuron in network.neurons)
-    return max(1, min(SAMPLES, neurons_at_once(_COPIES) // (neurons * timesteps)))
+    return min(SAMPLES, samples_at_once(neurons, _COPIES * timesteps))
 
 
 def _pools(network: Network) -> list[Node]:

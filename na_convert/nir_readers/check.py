@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import model_io, pipeline
-from ..behaviour import neurons_at_once, rows
+from ..batches import rows, samples_at_once
 from ..data import Preprocessing, Samples
 from ..errors import CheckFailed, ModelError, UsageError
 from ..nir_file import read_back
@@ -206,7 +206,7 @@ def _batches(network: Network, images: Array, steps: int) -> list[Array]:
     """The images at every time step, [T, n, ...] each, as many as the memory should hold."""
     one = simulate(network, images[None, :1])
     neurons = sum(prod(spikes.shape[2:]) for spikes in one.spikes.values())
-    size = max(1, neurons_at_once(_COPIES) // (steps * max(neurons, 1)))
+    size = samples_at_once(neurons, _COPIES * steps)
     return [
         np.repeat(images[None, at : at + size], steps, axis=0) for at in range(0, len(images), size)
     ]
