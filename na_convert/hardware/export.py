@@ -86,7 +86,7 @@ def export_integers(
             f"{path}: {to.suffix} holds whole numbers, and this SNN has none",
             remedy="make it with na-convert MODEL --weights int8",
         )
-    forms.read(loaded.model)
+    forms.read(loaded.model)  # for its checks, of which `restore` makes none
     samples = samples_for(loaded, data, preprocessing)
     with described_as_it_is():
         network = restore(loaded.model)
