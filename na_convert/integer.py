@@ -39,6 +39,9 @@ Array: TypeAlias = NDArray[Any]
 Counts: TypeAlias = dict[str, Array]
 Key: TypeAlias = tuple[str, int]  # a layer's name, and the number of one of its analog currents
 
+INT8 = 127  # the largest weight
+UINT8 = 255  # the largest count, and what is compared with counts
+
 
 @dataclass(frozen=True)
 class Window:
@@ -291,7 +294,7 @@ def fire(layer: Layer, current: Array, counts: Counts, before: Array) -> NDArray
         return np.asarray((count + fired).astype(np.uint8))
     ratio, theta = layer.resolution, layer.threshold
     rounded = (2 * ratio * current + theta) // (2 * theta)
-    held = np.clip(rounded + layer.zero_point, 0, 255)
+    held = np.clip(rounded + layer.zero_point, 0, UINT8)
     if layer.pool is not None:
         held = pooled(layer.pool, held)
     needed = layer.zero_point + (ratio + 1) // 2 + ratio * count

@@ -24,13 +24,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from .integer import IntegerNetwork, Layer, Product, Shortcut
+from .integer import UINT8, IntegerNetwork, Layer, Product, Shortcut
 
 INT32 = 2**31 - 1
 INT16 = 2**15 - 1
 FLOAT32 = 2**24
 LARGEST_THRESHOLD = 8191
-UINT8 = 255
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from na_convert.integer import Window
 
 Array: TypeAlias = NDArray[np.float64]
 
-MOST = 255  # a count is a uint8
 FOLDED = "use the folded form with float weights (--weights float)"
 
 

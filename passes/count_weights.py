@@ -15,14 +15,13 @@ import onnx_graphsurgeon as gs
 
 from na_convert import kernels
 from na_convert.graph import is_constant, is_missing
-from na_convert.integer import Window
+from na_convert.integer import UINT8, Window
 from na_convert.integer_moves import Move
 from na_convert.integer_moves import move as apply
 
 from .compose_terms import answer, convolved, multiplied
 from .count_moves import constant_ints, flattened
 from .count_values import (
-    MOST,
     Array,
     Counts,
     NoIntegerForm,
@@ -185,7 +184,7 @@ def read_average(reader: Reader, node: gs.Node) -> list[Value]:
         raise NoIntegerForm("averages over windows of unlike size (its padding does not count)")
     flat = node.op == "ReduceMean" and not int(node.attrs.get("keepdims", 1))
     size = int(np.prod(kernel))
-    if isinstance(value, Counts) and value.most * size <= MOST:
+    if isinstance(value, Counts) and value.most * size <= UINT8:
         return [_summed(reader, node, value, (kernel, strides, pads), flat)]
     rank = len(kernel)
     window = Window(tuple(strides), tuple(pads), (1,) * rank, shape[0])

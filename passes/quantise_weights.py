@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 
 from na_convert import kernels
 from na_convert.errors import NotConvertible, UsageError
-from na_convert.integer import Analog, IntegerNetwork, Layer, Product, Shortcut, Window
+from na_convert.integer import (
+    INT8,
+    UINT8,
+    Analog,
+    IntegerNetwork,
+    Layer,
+    Product,
+    Shortcut,
+    Window,
+)
 from na_convert.integer_bounds import (
     FLOAT32,
     INT16,
@@ -45,17 +54,16 @@ from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 
 from .count_means import means_of
 from .count_sums import Reading, read
-from .count_values import FOLDED, MOST, Counts, Sum, Term, by_channel
+from .count_values import FOLDED, Counts, Sum, Term, by_channel
 from .join_terms import join
 from .shortcut_ratio import Ratio, best_ratio
 from .weight_scales import Scaled, choose
 
 Array: TypeAlias = NDArray[np.float64]
 
-MOST_TIMESTEPS = 255
 TOLERATED = 0.05  # of a threshold: what a shortcut may be off by at half its largest count
 WORTH_A_CHANNEL = 0.02  # from here on what is left over goes through the convolution
-_NARROWER = (127, 63, 31, 15, 7)
+_NARROWER = (INT8, 63, 31, 15, 7)
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,9 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
     Raises UsageError where ``timesteps`` is not in 1 .. 255, NotConvertible naming every node that
     has no integer form.
     """
-    if not 1 <= timesteps <= MOST_TIMESTEPS:
+    if not 1 <= timesteps <= UINT8:
         raise UsageError(
-            f"T = {timesteps}: int8 counts reach from 1 to {MOST_TIMESTEPS} time steps",
+            f"T = {timesteps}: int8 counts reach from 1 to {UINT8} time steps",
             remedy="take fewer steps, or float weights",
         )
     _check_types(network)
@@ -124,7 +132,7 @@ class _Builder:
     def operations(self, item: Move | str) -> list[Move | Layer]:
         if isinstance(item, Move):
             for source in item.sources:  # what a ReduceMean makes on its way
-                self.most.setdefault(item.output, self.most.get(source, MOST))
+                self.most.setdefault(item.output, self.most.get(source, UINT8))
             self._move_typical([item])
             return [item]
         node = self.nodes[item]
@@ -176,7 +184,7 @@ class _Builder:
         for move in moves:
             self.most[move.output] = max(self.most[s] for s in move.sources)
         most = self.most[term.source.name]
-        largest = min(127, INT16 // (2 * most))
+        largest = min(INT8, INT16 // (2 * most))
         scaled = choose(term.weight, theta, largest)
         self._move_typical(moves)
         bias = bias + self._mean_error(term, scaled, theta)

@@ -18,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from na_convert.integer import INT8
 from na_convert.integer_bounds import LARGEST_THRESHOLD
 
 Array: TypeAlias = NDArray[np.float64]
@@ -44,7 +45,7 @@ class Scaled:
     threshold_error: float
 
 
-def choose(weight: Array, theta: Array, largest: int = 127) -> Scaled:
+def choose(weight: Array, theta: Array, largest: int = INT8) -> Scaled:
     """Integers for ``weight`` [O, ...] under thresholds ``theta`` [O], up to ``largest``."""
     rows = weight.reshape(len(weight), -1)
     threshold = _least_squares(rows, theta, largest)

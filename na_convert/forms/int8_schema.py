@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..integer import UINT8
+
 _INTS = [int]
 _SIZES = [range(1 << 16)]
 _STEPS = [range(1, 1 << 16)]
@@ -26,8 +28,8 @@ _LAYER = {
     "analogs": [_ANALOG],
     "shortcuts": [_SHORTCUT],
     "threshold": str,
-    "resolution": range(1, 256),
-    "zero_point": range(256),
+    "resolution": range(1, UINT8 + 1),
+    "zero_point": range(UINT8 + 1),
     "wide": bool,
     "pool": (None, dict),
     "bias?": str,
@@ -39,7 +41,7 @@ DESCRIPTION = {
     "outputs": _NAMES,
     "operations": [(_LAYER, _MOVE)],
     "means": [_MEAN],
-    "timesteps": range(1, 256),
+    "timesteps": range(1, UINT8 + 1),
 }
 _LARGEST = 2**31
 
