@@ -132,7 +132,6 @@ def convert(
         raise NotConvertible(
             f"{source}: {len(converted.refused)} node(s) cannot be part of a spiking network",
             node=converted.refused[0].node,
-            remedy="see the table: each is named with the reason and what to do",
             refused=converted.refused,
         )
     tell("tuning", 0.2)

@@ -44,8 +44,14 @@ class DataError(UsageError):
     """Data that cannot be read, or that does not fit the model's inputs."""
 
 
+SEE_TABLE = "see the table: each is named with the reason and what to do"
+
+
 class NotConvertible(NaConvertError):
-    """A valid model that cannot become an SNN; `refused` names every offending node."""
+    """A valid model that cannot become an SNN; `refused` names every offending node.
+
+    Where there are such, the remedy points to their table by default.
+    """
 
     def __init__(
         self,
@@ -55,7 +61,7 @@ class NotConvertible(NaConvertError):
         node: str | None = None,
         remedy: str | None = None,
     ) -> None:
-        super().__init__(message, node=node, remedy=remedy)
+        super().__init__(message, node=node, remedy=remedy or (SEE_TABLE if refused else None))
         self.refused = refused
 
 

@@ -222,7 +222,6 @@ def _refuse_all(path: Path, what: str, refused: Sequence[Refusal]) -> None:
         raise NotConvertible(
             f"{path}: {len(refused)} node(s) are {what}",
             node=refused[0].node,
-            remedy="see the table: each is named with the reason and what to do",
             refused=tuple(refused),
         )
 

@@ -90,7 +90,6 @@ def shortfall(result: Result) -> NaConvertError | None:
             f"{result.model.path}: {len(result.refused)} node(s) cannot spike",
             refused=result.refused,
             node=result.refused[0].node,
-            remedy="see the table for each node's reason and remedy",
         )
     figures = result.equivalence.figures if result.equivalence else ()
     broken = [figure for figure in figures if not figure.passed]

@@ -97,7 +97,6 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
         raise NotConvertible(
             f"{len(refused)} node(s) have no int8 form",
             node=refused[0].node,
-            remedy="see the table: each is named with the reason and what to do",
             refused=refused,
         )
     integer = IntegerNetwork(network, tuple(operations), tuple(means), timesteps)

@@ -282,7 +282,9 @@ def test_refusals_are_a_table_before_the_error(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "Softmax" in printed.err
-    assert printed.err.endswith("error: model.onnx: 2 nodes\n")
+    assert printed.err.endswith(
+        "error: model.onnx: 2 nodes: see the table: each is named with the reason and what to do\n"
+    )
 
 
 def test_failed_check_shows_what_was_measured(

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from na_convert import cells, report, result_json
-from na_convert.errors import CheckFailed, NaConvertError, NotConvertible
+from na_convert.errors import SEE_TABLE, CheckFailed, NaConvertError, NotConvertible
 from na_convert.results import BiasCalibration, BiasTrial, Figure, LayerShift, Result
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs/result.schema.json").read_text())
@@ -78,6 +78,9 @@ def test_shortfall_names_the_broken_figures(
     error = report.shortfall(refused)
     assert isinstance(error, NotConvertible)
     assert error.refused == refused.refused
+    assert error.remedy == SEE_TABLE
+    assert NotConvertible("no", refused=refused.refused, remedy="do").remedy == "do"
+    assert NotConvertible("no").remedy is None
 
 
 @pytest.mark.parametrize("width", [100, 80])

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 from na_convert.passes.count_values import FOLDED
 
+from na_convert.errors import SEE_TABLE
+
 from .source import (
     Call,
     Function,
@@ -109,6 +111,8 @@ def messages_at(kind: str, call: Call, source: Source) -> Iterator[Message]:
 def _arguments(kind: str, call: ast.Call) -> tuple[ast.expr | None, ast.expr | None]:
     at, then, default = _PLACES[kind]
     remedy = argument(call, then, "remedy")
+    if argument(call, None, "refused") is not None:
+        default = SEE_TABLE
     if remedy is None and default:
         remedy = ast.Constant(default)
     return argument(call, at, "reason"), remedy
