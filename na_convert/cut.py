@@ -16,8 +16,6 @@ from .runtime import Backend, session, values_of
 Array: TypeAlias = NDArray[Any]
 Runner: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
 
-_COMPUTED = "/computed"
-
 
 def cut_model(
     model: onnx.ModelProto,

@@ -20,7 +20,6 @@ import onnx_graphsurgeon as gs
 
 from na_convert import qonnx
 from na_convert.graph import (
-    all_nodes,
     is_constant,
     is_missing,
     is_standard,
@@ -51,11 +50,6 @@ class Noise:
     tensor: gs.Tensor
     mean: float
     deviation: float
-
-
-def is_stochastic(graph: gs.Graph) -> bool:
-    """Whether two runs of ``graph`` may differ: random nodes, or Dropout in training mode."""
-    return any(n.op in RANDOM_OPS or _is_training_dropout(n) for n in all_nodes(graph))
 
 
 def strip_noise(graph: gs.Graph) -> tuple[int, tuple[str, ...], tuple[Refusal, ...]]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,35 @@ def test_nir_files_are_written_without_the_readers() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert "nir_readers" not in ast.unparse(node), f"{path.name}: {ast.unparse(node)}"
+
+
+def test_everything_that_is_defined_is_used() -> None:
+    """By the code, the pages' generator or a benchmark: what only tests call is dead."""
+    code = [path for folder in ("na_convert", "passes", "models") for path in _modules(folder)]
+    users = [*code, *_modules("docs"), *_modules("benchmarks"), ROOT / "pyproject.toml"]
+    words = Counter(word for path in users for word in re.findall(r"\w+", path.read_text()))
+    unused = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in code
+        for node in ast.parse(path.read_text()).body
+        for name in _defined(node)
+        if words[name] == 1
+    ]
+    assert unused == []
+
+
+def _modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    """What a statement of a module defines, but for what Python or a decorator calls."""
+    if isinstance(node, ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.FunctionDef):
+        return [] if node.decorator_list or node.name.startswith("__") else [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 # --- installation ---------------------------------------------------------------------------------
