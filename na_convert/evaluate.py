@@ -22,6 +22,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from . import kernels, qonnx
 from .errors import ModelError, first_line
 from .graph import STANDARD_DOMAINS, is_ours, label
+from .onnx_reference import reference
 from .snn import STATEFUL_OPS
 
 Array: TypeAlias = NDArray[Any]
@@ -194,4 +195,4 @@ def _runner(
         [onnx.ValueInfoProto(name=o) for o in proto.output if o],
     )
     imports = [onnx.helper.make_opsetid("", opset)]
-    return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports))
+    return reference(onnx.helper.make_model(graph, opset_imports=imports))

@@ -98,9 +98,10 @@ def _take_over(model: onnx.ModelProto, lifted: onnx.ModelProto, heavy: set[str])
     properties = {n.output[0]: list(n.metadata_props) for n in graph.node if n.output}
     del graph.node[:]
     graph.node.extend(lifted.graph.node)
+    named = {node.name for node in graph.node}
     for node in graph.node:
         name, doc = docs.get(node.output[0], ("", "")) if node.output else ("", "")
-        node.name = node.name or name
+        node.name = node.name or ("" if name in named else name)
         node.doc_string = node.doc_string or doc
         if node.output and not node.metadata_props:
             node.metadata_props.extend(properties.get(node.output[0], []))

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from .errors import ModelError, NaConvertError, PassFailed, first_line
 from .graph import STANDARD_DOMAINS
@@ -116,11 +115,6 @@ def _only_known_domains(model: onnx.ModelProto) -> bool:
     return used <= {*STANDARD_DOMAINS, "ai.onnx.ml", "com.microsoft", *own}
 
 
-def reference(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """onnx's own evaluator, to be used like a `session`: slow, and independent of onnxruntime."""
-    return ReferenceEvaluator(model)
-
-
 def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """A copy of ``model`` whose outputs include the inner ``tensors``."""
     extended = onnx.ModelProto()
@@ -144,4 +138,5 @@ def values_of(
     try:
         return list(runner.run(list(outputs), feeds))
     except Exception as error:
-        raise ModelError(f"onnxruntime does not run this graph ({first_line(error)})") from error
+        engine = type(runner).__module__.partition(".")[0]
+        raise ModelError(f"{engine} does not run this graph ({first_line(error)})") from error

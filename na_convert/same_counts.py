@@ -11,10 +11,11 @@ import onnx
 from numpy.typing import NDArray
 
 from .layers import Layer
+from .onnx_reference import reference
 from .results import Figure
 from .rungs import Entry, rung
 from .running import file_runner
-from .runtime import Backend, reference, session
+from .runtime import Backend, session
 from .simulation import Simulation, numpy_engine
 from .snn import Snn
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from na_convert import qonnx, runtime
 from na_convert.errors import ModelError
+from na_convert.onnx_reference import reference
 
 Array = NDArray[np.generic]
 
@@ -34,7 +34,7 @@ def evaluate_node(node: gs.Node, values: Sequence[Array | None], opset: int) -> 
         return list(_session(model).run(None, feeds))
     except Exception as ort_error:
         try:
-            return list(ReferenceEvaluator(onnx.ModelProto.FromString(model)).run(None, feeds))
+            return list(reference(onnx.ModelProto.FromString(model)).run(None, feeds))
         except Exception as error:
             raise ModelError(
                 f"{node.op} cannot be evaluated ({ort_error})", node=node.name

@@ -111,6 +111,47 @@ def test_average_pool(case: str, count_pads: int) -> None:
           x=build.images(2, (3, 9, 8)))  # fmt: skip
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_global_pools_of_any_rank(op: str, rank: int) -> None:
+    space = (7, 6, 5)[:rank]
+    dims = ",".join(map(str, space))
+    check(f"y = {op} (x)", inputs=f"float[N,4,{dims}] x", x=build.images(2, (4, *space)))
+
+
+PADS = {
+    "added": ("pads", [0, 0, 1, 2, 0, 1, 0, 3]),
+    "cropped": ("pads", [0, 0, -1, 2, 0, -1, 1, -3]),
+    "a value": ("pads, value", [0, 0, 1, -2, 0, 0, 2, 1]),
+    "some axes": ("pads, value, axes", [1, -1, 2, 0]),
+    "some axes, no value": ("pads, , axes", [1, -1, 2, 0]),
+}
+
+
+@pytest.mark.parametrize("case", PADS)
+def test_pad(case: str) -> None:
+    given, pads = PADS[case]
+    weights = {
+        "pads": np.asarray(pads, np.int64),
+        "value": np.float32(0.5),
+        "axes": np.asarray([-1, 1], np.int64),
+    }
+    check(f"y = Pad (x, {given})", weights, inputs="float[N,4,9,8] x", x=build.images(2, (4, 9, 8)))
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_normalisation_over_channels(size: int) -> None:
+    body = f"y = LRN <size: int = {size}, alpha: float = 0.5, bias: float = 2.0> (x)"
+    check(body, inputs="float[N,7,5,4] x", x=build.images(2, (7, 5, 4)))
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
+def test_pad_with_the_image_itself(mode: str) -> None:
+    pads = {"pads": np.asarray([0, 0, 1, 2, 0, 0, 2, 1], np.int64)}
+    body = f'y = Pad <mode: string = "{mode}"> (x, pads)'
+    check(body, pads, inputs="float[N,4,9,8] x", x=build.images(2, (4, 9, 8)))
+
+
 def test_max_pool_of_integers() -> None:
     x = np.arange(32, dtype=np.uint8).reshape(1, 2, 4, 4)
     check("y = MaxPool <kernel_shape: ints = [3, 3], pads: ints = [1, 1, 1, 1]> (x)",

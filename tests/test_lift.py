@@ -207,3 +207,17 @@ def test_float8_activations_are_refused() -> None:
     )
     with pytest.raises(NotConvertible, match="not evenly spaced"):
         lift.prepare(model)
+
+
+def test_what_the_lift_splits_in_two_gets_no_name_twice() -> None:
+    """Softmax flattened what lies behind its axis up to opset 12: onnx writes that out."""
+    model = parsed(
+        "y = Softmax <axis = 1> (x)", 9, signature="(float[N,3,8,8] x) => (float[N,3,8,8] y)"
+    )
+    model.graph.node[0].name = "probability"
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)}
+    expected = runtime.run(model, feeds)["y"]
+    lifted, _ = lift.prepare(model)
+    assert len(lifted.graph.node) > 1
+    assert [n.name for n in lifted.graph.node].count("probability") == 1
+    np.testing.assert_array_equal(runtime.run(lifted, feeds)["y"], expected)

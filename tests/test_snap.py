@@ -19,8 +19,9 @@ from na_convert import forms
 from na_convert.errors import CheckFailed
 from na_convert.evaluate import evaluate
 from na_convert.exactness import as_ann, exactness_of, moved_off_grid
+from na_convert.onnx_reference import reference
 from na_convert.running import file_runner
-from na_convert.runtime import reference, session
+from na_convert.runtime import session
 from na_convert.simulation import numpy_engine, simulate
 from na_convert.snn import Snn, neuron_nodes, parameters
 from na_convert.spec import check_graph, check_spiking
