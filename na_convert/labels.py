@@ -20,13 +20,13 @@ from .errors import DataError
 
 def read_labels(path: Path) -> Array | dict[str, int]:
     """Numbers in the order of the samples, or by name; raises DataError for anything else."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return np.array(read_npy(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable file of labels") from error
-    return _json(path, text) if path.suffix == ".json" else _text(path, text)
+    return _json(path, text) if path.suffix.lower() == ".json" else _text(path, text)
 
 
 def _json(path: Path, text: str) -> Array | dict[str, int]:

@@ -46,11 +46,11 @@ def open_source(source: str | Path | Mapping[str, Array]) -> Source:
         return Source("data", {name: np.asarray(array) for name, array in source.items()})
     path, where = Path(source), str(source)
     if path.is_dir():
-        shards = sorted(path.glob("*.npz"), key=natural)
+        shards = sorted((p for p in path.iterdir() if p.suffix.lower() == ".npz"), key=natural)
         if shards:
             return Source(where, _read_shards(shards))
         return Source(where, {}, find_images(path))
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return Source(where, {"x": _map_npy(path)})
     return Source(where, dict(read_npz(path)))
 

@@ -54,6 +54,15 @@ def test_npy_is_mapped(tmp_path: Path) -> None:
     assert (len(samples), samples.labels.tolist()) == (7, list(range(7)))
 
 
+def test_suffixes_are_read_in_any_case(tmp_path: Path) -> None:
+    for name, array in {"x": floats(), "labels": np.arange(7)}.items():
+        np.save(tmp_path / "part.npy", array)
+        (tmp_path / "part.npy").rename(tmp_path / f"{name.upper()}.NPY")
+    samples = load_data(tmp_path / "X.NPY", [SPEC], labels=read_labels(tmp_path / "LABELS.NPY"))
+    assert samples.labels is not None
+    assert (len(rows(samples)), samples.labels.tolist()) == (7, list(range(7)))
+
+
 def test_npy_of_pixels(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", pixels())
     samples = load_data(tmp_path / "x.npy", [SPEC], preprocessing=SCALE)
@@ -107,7 +116,9 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_shards_are_one_array(shards: Path) -> None:
+@pytest.mark.parametrize("suffix", [".npz", ".NPZ"])
+def test_shards_are_one_array(suffix: str, shards: Path) -> None:
+    (shards / "part-2.npz").rename(shards / f"part-2{suffix}")
     samples = load_data(shards, [SPEC], preprocessing=SCALE)
     assert samples.labels is not None
     assert samples.labels.tolist() == list(range(7))
@@ -244,6 +255,7 @@ def test_without_pillow(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.txt", "cat 1\nape\t0\n", {"cat": 1, "ape": 0}),
         ("a.csv", "deep/a, b.png,1\n", {"deep/a, b.png": 1}),
         ("a.json", '{"cat": 1}', {"cat": 1}),
+        ("A.JSON", "[3, 1, 2]", [3, 1, 2]),
     ],
 )
 def test_files_of_labels(tmp_path: Path, name: str, text: str, expected: Any) -> None:
