@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from na_convert.arguments import DefaultCommandGroup, several_timesteps
 from na_convert.errors import NaConvertError, UsageError
+from na_convert.outcome import tell
 
 from . import checkpoint, processes
 from .data import Dataset, load
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         app(prog_name="na-train")
     except NaConvertError as error:  # no such command
-        _tell(error, Console(stderr=True))
+        tell(error, verbose=False)
         raise SystemExit(error.exit_code) from None
 
 
@@ -220,15 +221,13 @@ def _errors_told(console: Console, out: Path) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        console.print(f"stopped; the state is in {out / CHECKPOINT}: continue with --resume")
+        console.print(
+            f"stopped; the state is in {out / CHECKPOINT}: continue with --resume", soft_wrap=True
+        )
         raise typer.Exit(INTERRUPTED) from None
     except NaConvertError as error:
-        _tell(error, console)
+        tell(error, verbose=False)
         raise typer.Exit(error.exit_code) from None
-
-
-def _tell(error: NaConvertError, console: Console) -> None:
-    console.print(f"error: {error}", style="red", markup=False, highlight=False)
 
 
 def _check_tuning(tuning: FineTuning, out: Path, run_dir: Path) -> None:

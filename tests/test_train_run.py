@@ -273,19 +273,27 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     [
         (["none.toml"], "not a readable recipe"),
         (["RECIPE", "--device", "tpu"], "cpu, cuda or auto"),
-        (["RECIPE", "--data", "none"], ""),
+        (["RECIPE", "--data", "none"], "none: no such file or folder"),
+        (["RECIPE", "--data", "no.tar.gz"], "no.tar.gz: not a readable tar archive"),
+        (["long" * 40 + ".toml"], "not a readable recipe"),
     ],
 )
-def test_mistakes_are_one_line(arguments: list[str], complaint: str, toml: Path) -> None:
+def test_mistakes_are_one_line(
+    arguments: list[str], complaint: str, toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import typer
 
     app = typer.Typer()
     app.command()(na_train)
     toml.write_text(_TOML.replace('"digits"', '"cifar10"'))
+    monkeypatch.chdir(toml.parent)
+    Path("no.tar.gz").write_bytes(b"no archive")
     given = [str(toml) if a == "RECIPE" else a for a in arguments]
     result = CliRunner().invoke(app, [*given, "--out", str(toml.parent / "out")])
     assert result.exit_code == 2
-    assert complaint in " ".join(result.stderr.split())
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
     assert callable(main)
 
 
