@@ -76,7 +76,8 @@ def _agreement(row: TimestepResult, least: float) -> Figure:
 def _interval(row: TimestepResult) -> str:
     if row.agreement_interval is None:
         return ""
-    return " (95 %: {:.4f} to {:.4f})".format(*row.agreement_interval)
+    low, high = row.agreement_interval
+    return f" (95 %: {low:.4f} to {high:.4f})"
 
 
 def _drop(row: TimestepResult, most: float) -> Figure:

@@ -168,8 +168,18 @@ _INTRODUCTION = cleandoc("""
     `exit_code`. Nodes that cannot be part of a spiking network are listed in a table, each with its
     reason and remedy, and the error comes after it; in Python they are the exception's `refused`.
 
-    Below is every text, with what differs from run to run in angle brackets. Where nothing stands
-    under *what to do*, the message says it, or the paragraph above the table.
+    Below is every text of na-convert's own, with what differs from run to run in angle brackets.
+    Brackets also stand for what is passed on: what onnxruntime, onnx, numpy, torch, the system or a
+    reader of NIR says (`<error>`, `<reason>`, `<what was said>`); what is wrong with an option or
+    argument as the parser sees it, the whole of one message (`<what is wrong with the arguments>`);
+    the reason of a node, which is a row of its own (`<reason>`); and what a figure is of
+    (`<detail>`, [verification.md](verification.md)) or a reader does otherwise (`<what>`,
+    [nir-readers.md](nir-readers.md)). Notes and warnings, which end no run, are not listed, nor are
+    the `ValueError`s of `na_convert.models` in Python.
+
+    Where nothing stands under *what to do*, the message says it, or the paragraph above the table;
+    remedies of one message are separated by a slash, and *nothing* among them means that it may
+    also come without one.
 """)
 
 
@@ -209,12 +219,18 @@ def _part(message: Message) -> Part:
 def _rows(found: Sequence[Message]) -> str:
     remedies: dict[str, set[str]] = defaultdict(set)
     for message in found:
-        remedies[message.text].add("" if message.remedy == "<remedy>" else message.remedy)
+        passed_on = message.remedy == "<remedy>"
+        remedies[message.text].add("<as in the row of the reason>" if passed_on else message.remedy)
     rows = [
-        (code(text), " / ".join(text_of(r) for r in sorted(remedies[text]) if r))
-        for text in sorted(remedies, key=_without_place)
+        (code(text), _what_to_do(remedies[text])) for text in sorted(remedies, key=_without_place)
     ]
     return table(("message", "what to do"), rows)
+
+
+def _what_to_do(remedies: set[str]) -> str:
+    """The remedies of a message; one that has none at times says so."""
+    said = [text_of(remedy) for remedy in sorted(remedies) if remedy]
+    return " / ".join([*said, "nothing"] if said and "" in remedies else said)
 
 
 def _without_place(text: str) -> tuple[str, str]:

@@ -2,15 +2,16 @@
 
 A message is the text given to an error's constructor, or to what becomes a line in the table of
 refused nodes. What is only known when it happens stands in angle brackets: ``<path>``. Where a
-text is put together from names, they are followed: constants, what a function sets a name to, and
-what callers hand over.
+text is put together from names, they are followed: constants, what a function sets a name to or
+returns, and what callers hand over.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -19,16 +20,19 @@ from na_convert.passes.count_values import FOLDED
 
 from na_convert.errors import SEE_TABLE
 
+from .placeholders import ANYTHING, placeholder
 from .source import (
     Call,
     Function,
     Source,
     argument,
     assigned,
+    defined,
     imported,
     is_set,
     name_of,
     parameters,
+    returned,
 )
 
 # Where the text and the remedy stand in a call, and the default of the remedy.
@@ -48,18 +52,17 @@ _PLACES: Mapping[str, tuple[int, int | None, str]] = {
     "NotExact": (1, None, ""),
     "Fit": (2, 3, ""),
 }
-_SPOKEN = {
-    "analogs": "tensor", "asked": "name", "count": "number", "dtype": "type", "each": "node",
-    "entangled": "it was exported for one batch size, and does not run, or differs, with two",
-    "files": "file", "flat": "file", "folder": "folder", "found": "what was found",
-    "got": "shape", "loaded": "path", "message": "what is wrong with the arguments",
-    "op": "operator", "op_type": "operator", "ort error": "error", "paths": "first file",
-    "said": "reason", "source": "path", "spec": "input", "str": "size", "strerror": "reason",
-    "suffix": "suffix", "v": "value", "k": "setting", "where": "place",
-}  # fmt: skip
 _ROWS = (  # of the table of refused nodes
     *("Refusal", "Obstacle", "Unfit", "NoGeometry", "NoIntegerForm", "NotExact", "Fit"),
 )
+_SAID_AGAIN = {"NoGeometry": "Unfit"}  # what is caught, and said again with a remedy
+# What attributes hold: what a function returns, or is given to a constructor, at which place.
+_HELD: Mapping[tuple[str, str], Sequence[tuple[str, str, int | None]]] = {
+    ("na_convert/pipeline", "entangled"): [("na_convert/batch_check", "entanglement", None)],
+    ("na_convert/equivalence", "detail"): [
+        ("na_convert/limits", "Figure", 4), ("na_convert/limits", "Entry", 2),
+    ],
+}  # fmt: skip
 _DEPTH = 6  # names are followed so far
 
 Scope: TypeAlias = Mapping[str, tuple[ast.expr, "Call"]]
@@ -85,6 +88,9 @@ def messages(source: Source) -> set[Message]:
     for kind in _PLACES:
         for call in source.calls[kind]:
             said = set(messages_at(kind, call, source))
+            if kind in _SAID_AGAIN:
+                remedies = _remedies_of_forwarded(_SAID_AGAIN[kind], source)
+                said = {replace(each, remedy=remedy) for each in said for remedy in remedies}
             if not said and kind not in _ROWS:
                 raise LookupError(f"{call.module}:{call.node.lineno}: no text found for {kind}")
             found |= said
@@ -125,6 +131,16 @@ def _is_forwarded(text: ast.expr) -> bool:
     return isinstance(text, ast.Attribute) and text.attr in ("reason", "message", "detail")
 
 
+def _remedies_of_forwarded(kind: str, source: Source) -> set[str]:
+    """What to do in calls of ``kind`` whose text was said elsewhere."""
+    remedies = set[str]()
+    for call in source.calls[kind]:
+        text, remedy = _arguments(kind, call.node)
+        if text is not None and remedy is not None and _is_forwarded(text):
+            remedies |= set(render(remedy, call, {}, source))
+    return remedies
+
+
 def _go_together(text: ast.expr, remedy: ast.expr | None, said: Sequence[list[str]]) -> bool:
     """Whether text and remedy are names set side by side, so that they come in pairs."""
     return isinstance(text, ast.Name) and isinstance(remedy, ast.Name) and (
@@ -145,27 +161,31 @@ def _from_table(kind: str, call: Call) -> Iterator[Message]:
 
 
 def _scopes(needed: Sequence[ast.expr | None], call: Call, source: Source) -> list[Scope]:
-    """For every caller of the function around ``call`` that says something: its arguments."""
+    """The arguments of every caller of the function around ``call`` that says something, and
+    nothing for all others together."""
     function = call.function
     if function is None:
         return [{}]
+    own = (call.module, function)
     wanted = {
         node.id for each in needed if each is not None for node in ast.walk(each)
         if isinstance(node, ast.Name) and node.id in parameters(function)
     }  # fmt: skip
-    scopes = []
+    scopes: list[Scope] = []
     for caller in source.calls[function.name] if wanted else []:
         if function.name.startswith("_") and caller.module != call.module:
             continue
-        given = {name: _given(caller, function, name) for name in wanted}
-        if any(_is_text(value) for value in given.values()):
+        given = {name: _given(caller.node, function, name) for name in wanted}
+        if any(_is_said(value, caller) for value in given.values()):
             scopes.append({n: (v, caller) for n, v in given.items() if v is not None})
+        elif {} not in scopes and defined(caller.node, caller.module, source) == own:
+            scopes.append({})
     return scopes or [{}]
 
 
-def _given(caller: Call, function: Function, name: str) -> ast.expr | None:
+def _given(caller: ast.Call, function: Function, name: str) -> ast.expr | None:
     names = parameters(function)
-    found = argument(caller.node, names.index(name), name)
+    found = argument(caller, names.index(name), name)
     return found if found is not None else _default(function, name)
 
 
@@ -175,6 +195,17 @@ def _default(function: Function, name: str) -> ast.expr | None:
         return None
     place = names.index(name) - len(names) + len(function.args.defaults)
     return function.args.defaults[place] if place >= 0 else None
+
+
+def _is_said(value: ast.expr | None, caller: Call) -> bool:
+    """Whether a caller hands over a text, an empty one or one that it has set a name to."""
+    named = isinstance(value, ast.Name) and caller.function is not None
+    texts = assigned(caller.function, value.id) if named else ()
+    return _is_text(value) or _is_empty(value) or any(map(_is_text, texts))
+
+
+def _is_empty(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and value.value == ""
 
 
 def _is_text(value: ast.expr | None) -> bool:
@@ -199,21 +230,71 @@ def render(
         return ["".join(texts) for texts in product(*parts)]
     if isinstance(node, ast.FormattedValue):
         texts = render(node.value, call, scope, source, depth)
-        return [repr(t) if node.conversion == ord("r") else t for t in texts]
+        quoted = node.conversion == ord("r")
+        return [repr(t) if quoted and t not in ANYTHING else _formatted(t, node) for t in texts]
     if isinstance(node, ast.IfExp):
         pair = (node.body, node.orelse)
         return [t for part in pair for t in render(part, call, scope, source, depth)]
     if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) and _is_text(node.values[-1]):
         return _first_said([render(v, call, scope, source, depth) for v in node.values])
-    inner = _unwrapped(node)
+    inner = _unwrapped(node) or _joined(node, call)
     if inner is not None:
         return render(inner, call, scope, source, depth)
     known = _value(node, call)
-    if known is not None:
+    if known is None and depth:
+        known = _held(node, call, source) or _of_function(node, call, source, depth - 1)
+    if known:
         return known
     if isinstance(node, ast.Name) and depth:
         return _name(node, call, scope, source, depth - 1)
     return [f"<{placeholder(node)}>"]
+
+
+def _formatted(text: str, value: ast.FormattedValue) -> str:
+    """A number as its format says, such as ``:.3g``."""
+    if value.format_spec is None or not re.fullmatch(r"\d+(\.\d+)?", text):
+        return text
+    return format(float(text) if "." in text else int(text), ast.unparse(value.format_spec)[2:-1])
+
+
+def _held(node: ast.expr, call: Call, source: Source) -> list[str]:
+    """What an attribute of `_HELD` can be."""
+    places = _HELD.get((call.module, node.attr), ()) if isinstance(node, ast.Attribute) else ()
+    texts: list[str] = []
+    for module, name, place in places:
+        if place is None:
+            function = dict(source.functions[name])[module]
+            texts += _returned(module, function, {}, source, _DEPTH)
+            continue
+        for made in (c for c in source.calls[name] if c.module == module):
+            text = argument(made.node, place, "detail")
+            for scope in _scopes([text], made, source):
+                found = render(text, made, scope, source) if text is not None else []
+                texts += [t for t in found if not _is_placeholder(t)]
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def _of_function(node: ast.expr, call: Call, source: Source, depth: int) -> list[str]:
+    """What a call of a function of the project returns, if that is text."""
+    found = defined(node, call.module, source) if isinstance(node, ast.Call) else None
+    if found is None or not any(_is_text(each) for each in returned(found[1])):
+        return []
+    module, function = found
+    given = {name: _given(node, function, name) for name in parameters(function)}
+    scope = {n: (v, call) for n, v in given.items() if v is not None}
+    texts = _returned(module, function, scope, source, depth)
+    return [] if any(map(_is_placeholder, texts)) else texts
+
+
+def _returned(
+    module: str, function: Function, scope: Scope, source: Source, depth: int
+) -> list[str]:
+    inside = Call(ast.Call(ast.Name(function.name), [], []), module, function)
+    return [t for each in returned(function) for t in render(each, inside, scope, source, depth)]
+
+
+def _is_placeholder(text: str) -> bool:
+    return text.startswith("<") and text.find(">") == len(text) - 1
 
 
 def _unwrapped(node: ast.expr) -> ast.expr | None:
@@ -222,6 +303,18 @@ def _unwrapped(node: ast.expr) -> ast.expr | None:
         return None
     inner = node.args[0] if node.func.attr == "join" and node.args else node.func.value
     return inner if _is_text(inner) and node.func.attr != "join" else _unwrapped(inner)
+
+
+def _joined(node: ast.expr, call: Call) -> ast.expr | None:
+    """The text in ``", ".join(text for ...)``, or in the list of them that a name is set to."""
+    if not isinstance(node, ast.Call) or name_of(node.func) != "join" or not node.args:
+        return None
+    (given,) = node.args
+    lists = [given]
+    if isinstance(given, ast.Name) and call.function is not None:
+        lists += assigned(call.function, given.id)
+    made = [each for each in lists if isinstance(each, ast.ListComp | ast.GeneratorExp)]
+    return next((each.elt for each in made if _is_text(each.elt)), None)
 
 
 def _first_said(parts: Sequence[list[str]]) -> list[str]:
@@ -237,13 +330,16 @@ def _first_said(parts: Sequence[list[str]]) -> list[str]:
 def _name(node: ast.Name, call: Call, scope: Scope, source: Source, depth: int) -> list[str]:
     if node.id in scope:
         value, caller = scope[node.id]
-        if _is_text(value) or isinstance(value, ast.Name):
+        if _is_text(value) or _is_empty(value) or isinstance(value, ast.Name):
             return render(value, caller, {}, source, depth)
-        return [f"<{placeholder(node)}>"]
+        return _value(value, caller) or [f"<{placeholder(node)}>"]
     texts = []
     for value in assigned(call.function, node.id) if call.function is not None else ():
-        if _is_text(value) or _unwrapped(value) or _value(value, call) is not None:
+        said = _is_text(value) or _unwrapped(value) or _joined(value, call)
+        if said or _value(value, call) is not None:
             texts += render(value, call, scope, source, depth)
+        elif depth:
+            texts += filter(None, _of_function(value, call, source, depth))
     return list(dict.fromkeys(texts)) or [f"<{placeholder(node)}>"]
 
 
@@ -276,38 +372,3 @@ def _looked_up(node: ast.expr) -> str | None:
     else:
         owner = node.value if isinstance(node, ast.Subscript) else None
     return owner.id if isinstance(owner, ast.Name) and owner.id.lstrip("_").isupper() else None
-
-
-def placeholder(node: ast.expr) -> str:
-    """A word for what an expression will be: ``<path>`` of ``path.name``."""
-    if isinstance(node, ast.Name):
-        return _SPOKEN.get(node.id, node.id.replace("_", " ").strip())
-    if isinstance(node, ast.Attribute):
-        if node.attr == "__name__" and isinstance(node.value, ast.Call):
-            return f"type of {placeholder(node.value)}"
-        if node.attr in ("name", "names", "values", "shape", "stop", "start", "path"):
-            return placeholder(node.value)
-        return _SPOKEN.get(node.attr, node.attr.replace("_", " ").strip())
-    if isinstance(node, ast.Call):
-        if name_of(node.func) == "len":
-            return "number"
-        if node.args and name_of(node.func) != "get":
-            return placeholder(node.args[0])
-        owner = node.func.value if isinstance(node.func, ast.Attribute) else node.func
-        return placeholder(owner)
-    inner = _inner(node)
-    return placeholder(inner) if inner is not None else "value"
-
-
-def _inner(node: ast.expr) -> ast.expr | None:
-    if isinstance(node, ast.BinOp):
-        return node.left
-    if isinstance(node, ast.BoolOp):
-        return node.values[0]
-    if isinstance(node, ast.Subscript | ast.Starred):
-        return node.value
-    if isinstance(node, ast.IfExp):
-        return node.body
-    if isinstance(node, ast.ListComp | ast.GeneratorExp):
-        return node.generators[0].iter
-    return node.elts[0] if isinstance(node, ast.List | ast.Tuple) and node.elts else None

@@ -28,10 +28,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Source:
-    """All files: every call by the name of what is called, and the parents of functions."""
+    """All files: every call by the name of what is called, the parents of functions, and the
+    functions of modules by their names, with the module."""
 
     calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     outer: dict[Function, Function | None] = field(default_factory=dict)
+    functions: dict[str, list[tuple[str, Function]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
 
 def read() -> Source:
@@ -49,6 +53,8 @@ def _visit(node: ast.AST, module: str, function: Function | None, source: Source
         inside = function
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             source.outer[child] = function
+            if isinstance(node, ast.Module):
+                source.functions[child.name].append((module, child))
             inside = child
         elif isinstance(child, ast.Call):
             source.calls[name_of(child.func)].append(Call(child, module, function))
@@ -83,6 +89,8 @@ def assigned(function: Function, name: str) -> Iterator[ast.expr]:
             for target in node.targets:
                 if isinstance(target, ast.Name) and target.id == name:
                     yield node.value
+        elif isinstance(node, ast.NamedExpr) and node.target.id == name:
+            yield node.value
         elif isinstance(node, ast.For) and isinstance(node.target, ast.Tuple):
             yield from _rows(function, node, name)
 
@@ -96,6 +104,26 @@ def _rows(function: Function, loop: ast.For, name: str) -> Iterator[ast.expr]:
                 for row in table.elts:
                     if isinstance(row, ast.Tuple):
                         yield row.elts[names.index(name)]
+
+
+def returned(function: Function) -> Iterator[ast.expr]:
+    """The expressions that ``function`` returns, without those of functions inside it."""
+    pending: list[ast.AST] = list(function.body)
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node, ast.Return) and node.value is not None:
+            yield node.value
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            pending = [*ast.iter_child_nodes(node), *pending]
+
+
+def defined(call: ast.Call, module: str, source: Source) -> tuple[str, Function] | None:
+    """The function of the project that ``call`` in ``module`` calls, with its own module."""
+    if not isinstance(call.func, ast.Name):
+        return None
+    name = getattr(getattr(imported(module), call.func.id, None), "__module__", None)
+    found = source.functions.get(call.func.id, [])
+    return next((each for each in found if imported(each[0]).__name__ == name), None)
 
 
 def is_set(function: Function, name: str) -> bool:

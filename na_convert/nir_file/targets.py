@@ -18,7 +18,9 @@ from ..errors import NotConvertible
 from ..results import Refusal
 from .network import Network
 
-Unreadable: TypeAlias = Callable[[Network], Iterator[tuple[str, str]]]
+Unreadable: TypeAlias = Callable[[Network], Iterator[Refusal]]
+
+_REMEDY = "write it for another reader, --target generic"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Target:
     Attributes:
         differences: what it does otherwise than the SNN.
         start: how it is given the membrane before the first step.
-        unreadable: the nodes of a network that it cannot hold, each with the reason.
+        unreadable: the nodes of a network that it cannot hold, refused.
         in_order: whether it runs a node only when all that leads there has run.
     """
 
@@ -38,24 +40,32 @@ class Target:
     in_order: bool = True
 
 
-def _no_conv1d(network: Network) -> Iterator[tuple[str, str]]:
-    yield from ((n, "it does not read Conv1d") for n in _of_kind(network, "Conv1d"))
+def _no_conv1d(network: Network) -> Iterator[Refusal]:
+    for name in _of_kind(network, "Conv1d"):
+        yield _refusal(network, name, "it does not read Conv1d")
 
 
-def _no_conv2d_bias(network: Network) -> Iterator[tuple[str, str]]:
+def _no_conv2d_bias(network: Network) -> Iterator[Refusal]:
     for name in _of_kind(network, "Conv2d"):
         if np.any(network.nodes[name].values["bias"] != 0):
-            yield name, "it reads no bias of a Conv2d"
+            yield _refusal(network, name, "it reads no bias of a Conv2d")
 
 
-def _spikes_only(network: Network) -> Iterator[tuple[str, str]]:
+def _spikes_only(network: Network) -> Iterator[Refusal]:
     """Input and Output are spikes: weights have to lie between neurons."""
     kinds = {name: node.kind for name, node in network.nodes.items()}
     for source, name in network.edges:
         if kinds[source] == "Input":
-            yield source, "its Input is a list of spikes, and this one is a current"
+            yield _refusal(
+                network, source, "its Input is a list of spikes, and this one is a current"
+            )
         if kinds[name] == "Output" and kinds[source] != "IF":
-            yield source, "its Output is spikes, and this node gives currents"
+            yield _refusal(network, source, "its Output is spikes, and this node gives currents")
+
+
+def _refusal(network: Network, name: str, reason: str) -> Refusal:
+    node = network.nodes[name]
+    return Refusal(node.onnx, node.kind, reason, _REMEDY)
 
 
 def _of_kind(network: Network, kind: str) -> list[str]:
@@ -127,18 +137,14 @@ def statements(network: Network, name: str) -> tuple[str, ...]:
 
 def refuse_unreadable(network: Network, name: str) -> None:
     """Raises NotConvertible, naming the nodes, where the target ``name`` does not read some."""
-    found = [pair for each in TARGETS[name].unreadable for pair in each(network)]
-    remedy = "write it for another reader, --target generic"
-    refused = tuple(
-        Refusal(network.nodes[node].onnx, network.nodes[node].kind, reason, remedy)
-        for node, reason in dict(found).items()
-    )
+    found = [refusal for each in TARGETS[name].unreadable for refusal in each(network)]
+    refused = tuple(dict.fromkeys(found))
     if refused:
         first = refused[0]
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise NotConvertible(
             f"{first.node!r} ({first.op}) cannot be written for {name}{more}: {first.reason}",
             node=first.node,
-            remedy=remedy,
+            remedy=_REMEDY,
             refused=refused,
         )
