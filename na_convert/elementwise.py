@@ -105,7 +105,10 @@ class Tracer:
                 return None
             axes[id(node.outputs[0])] = found
         varying = {a for known in axes.values() for a in known if a[0] > 0 and a[1] > 1}
-        if len(varying) > 1 or not axes[id(output)] or axes[id(output)][0][0] != 0:
+        end = axes[id(output)]
+        if len(varying) > 1 or not end or end[0][0] != 0:
+            return None
+        if any(label == EXTRA and size > 1 for label, size in end):  # several values of one number
             return None
         dtype = self.types.get(root.name, TensorType()).dtype or _constants_dtype(nodes)
         if dtype is None or dtype.kind != "f":

@@ -39,7 +39,7 @@ _MICROSOFT = ("QuantizeLinear", "DequantizeLinear", *SMOOTH)
 def known(node: gs.Node) -> bool:
     """Whether ``node`` computes each element from the elements at the same place (broadcast)."""
     domain = node.domain or ""
-    if qonnx.is_qonnx(domain, node.op):
+    if qonnx.is_pointwise(domain, node.op):
         return True
     if domain == "com.microsoft":
         return node.op in _MICROSOFT

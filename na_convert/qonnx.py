@@ -1,7 +1,8 @@
 """QONNX quantisers in numpy: onnxruntime has no kernels for them.
 
 Semantics of the ``qonnx`` library (github.com/fastmachinelearning/qonnx): ``Quant`` (also named
-``IntQuant``), ``BipolarQuant`` and ``Trunc``, in any of the three domains that exporters write.
+``IntQuant``), ``BipolarQuant`` and ``Trunc``, in any of the three domains that exporters write; and
+FINN's ``MultiThreshold``, which counts the thresholds of its channel that a value reaches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from .errors import NotConvertible
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-OPS = ("Quant", "IntQuant", "BipolarQuant", "Trunc")
+_QUANTISERS = ("Quant", "IntQuant", "BipolarQuant", "Trunc")
+OPS = (*_QUANTISERS, "MultiThreshold")
 
 Array = NDArray[np.floating]
 
@@ -22,6 +24,11 @@ Array = NDArray[np.floating]
 def is_qonnx(domain: str | None, op: str) -> bool:
     """Whether ``domain::op`` is one of the quantisers of this module."""
     return domain in DOMAINS and op in OPS
+
+
+def is_pointwise(domain: str | None, op: str) -> bool:
+    """Whether its other inputs broadcast to the first, as those of ONNX's own operators do."""
+    return domain in DOMAINS and op in _QUANTISERS
 
 
 def evaluate(op: str, inputs: Sequence[Array], attrs: Mapping[str, object]) -> Array:
@@ -37,6 +44,8 @@ def evaluate(op: str, inputs: Sequence[Array], attrs: Mapping[str, object]) -> A
         result = np.where(x / scale >= 0, scale, -scale)
     elif op == "Trunc":
         result = _trunc(inputs, attrs)
+    elif op == "MultiThreshold":
+        result = _multi_threshold(inputs, attrs)
     else:
         raise NotConvertible(f"unknown QONNX operator {op}", remedy=f"use one of {[*OPS]}")
     return np.asarray(result, dtype=inputs[0].dtype)
@@ -88,6 +97,28 @@ def _trunc(inputs: Sequence[Array], attrs: Mapping[str, object]) -> Array:
     low, high = integer_range(float(np.max(output_bits)), signed, narrow)
     truncated = rounded(np.clip(level / ratio, low, high))
     return np.asarray((truncated - zero_point / ratio) * output_scale)
+
+
+def beside(thresholds: Array, rank: int | None, attrs: Mapping[str, object]) -> Array:
+    """``thresholds`` [C, n] of a MultiThreshold, for an input of ``rank`` axes and one more behind.
+
+    Images have their channels where ``data_layout`` says, other inputs have them last.
+    """
+    first = rank == 4 and attrs.get("data_layout", "NCHW") == "NCHW"
+    return thresholds[:, None, None] if first else thresholds
+
+
+def output_scale(attrs: Mapping[str, object]) -> tuple[float, float]:
+    """By which a MultiThreshold multiplies its count, and what it adds."""
+    scale, bias = attrs.get("out_scale", 1.0), attrs.get("out_bias", 0.0)
+    return float(str(scale)), float(str(bias))
+
+
+def _multi_threshold(inputs: Sequence[Array], attrs: Mapping[str, object]) -> Array:
+    x, thresholds = inputs
+    scale, bias = output_scale(attrs)
+    reached = x[..., None] >= beside(thresholds, x.ndim, attrs)
+    return np.asarray(reached.sum(axis=-1) * scale + bias)
 
 
 def _half_away(x: Array) -> Array:

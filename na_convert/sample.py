@@ -32,6 +32,10 @@ class Sampler:
             for t in node.inputs
             if is_constant(t) and not t.is_empty()
         }
+        self._varying = {
+            label for axes in function.axes.values() for label, size in axes
+            if label > 0 and size > 1
+        }  # fmt: skip
 
     def __call__(self, x: Array) -> Array:
         """Values ``[K, C]`` at points ``x`` [K, C] (or [K, 1] for all channels alike)."""
@@ -45,13 +49,14 @@ class Sampler:
 
     def _spread(self, x: Array) -> Array:
         """``x`` [K, C] in the root's layout; the channel axis is where the constants vary."""
-        varying = {
-            label for axes in self.function.axes.values() for label, size in axes
-            if label > 0 and size > 1
-        }  # fmt: skip
         start = self.function.axes[id(self.function.root)]
-        sizes = [x.shape[1] if label in varying else 1 for label, _ in start]
-        return x.reshape(len(x), *sizes[1:])
+        return x.reshape(self._simulated_shape(start, len(x)))
+
+    def _simulated_shape(self, axes: Axes, count: int) -> list[int]:
+        """Channels have their axis from the start, wherever a constant first tells them apart."""
+        channels = self.function.channels
+        sizes = [channels if label in self._varying else size for label, size in axes]
+        return [count if label == 0 else s for (label, _), s in zip(axes, sizes, strict=True)]
 
     def _run(self, node: gs.Node, values: dict[int, Array], count: int) -> Array:
         inputs = [self._value(t, values) for t in node.inputs]
@@ -60,8 +65,7 @@ class Sampler:
             order = node.attrs.get("perm")
             return np.transpose(_given(inputs[0]), order)
         if is_standard(node, *LAYOUT):
-            x = _given(inputs[0])
-            return x.reshape(_simulated_shape(axes, x, count))
+            return _given(inputs[0]).reshape(self._simulated_shape(axes, count))
         if is_standard(node, "ConstantOfShape"):
             shape = producer(node.inputs[0])
             like = values[id(shape.inputs[0])] if shape is not None else None
@@ -109,10 +113,6 @@ def _given(value: Array | None) -> Array:
     if value is None:
         raise ValueError("a required input is missing")
     return value
-
-
-def _simulated_shape(axes: Axes, x: Array, count: int) -> list[int]:
-    return [count if label == 0 else size for label, size in axes]
 
 
 # --- operators along an extra axis ----------------------------------------------------------------

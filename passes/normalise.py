@@ -4,10 +4,11 @@
 2. `strip_noise`: random values of mean zero that training added; other randomness is refused
 3. `plain_gathers`: Gather along the axis that is meant
 4. `plain_stacks`: sums of stacked tensors without the stack
-5. `drop_noops`: Identity, Dropout in inference, casts to the same type
-6. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
-7. `free_batch`: any batch size; integers computed from shapes become constants
-8. `fold_constants` and `drop_noops` again, on what the steps before left
+5. `plain_thresholds`: FINN's counts of thresholds in standard operators
+6. `drop_noops`: Identity, Dropout in inference, casts to the same type
+7. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
+8. `free_batch`: any batch size; integers computed from shapes become constants
+9. `fold_constants` and `drop_noops` again, on what the steps before left
 
 Shapes that the file gave inner tensors are dropped: they may be wrong from here on. Names of
 tensors stay. (The opset is lifted earlier, on the ONNX model: `na_convert.lift`.) The cases are
@@ -26,6 +27,7 @@ from .fold_constants import Allowance, fold_constants
 from .free_batch import free_batch
 from .plain_gathers import plain_gathers
 from .plain_stacks import plain_stacks
+from .plain_thresholds import plain_thresholds
 from .strip_noise import strip_noise
 from .walk_shapes import infer_types
 
@@ -39,13 +41,13 @@ def run(graph: gs.Graph) -> PassReport:
     folded, _ = fold_constants(graph, allowance)
     stripped, notes, stochastic = strip_noise(graph)
     infer_types(graph)
-    gathered = plain_gathers(graph) + plain_stacks(graph)
+    written = plain_gathers(graph) + plain_stacks(graph) + plain_thresholds(graph)
     dropped = drop_noops(graph)
     taken_apart = dequantise(graph)
     freed, left_alone, fixed = free_batch(graph)
     folded_after, unfolded = fold_constants(graph, allowance)
     dropped_after = drop_noops(graph)
-    changed = stripped + folded + gathered + dropped + taken_apart + freed
+    changed = stripped + folded + written + dropped + taken_apart + freed
     changed += folded_after + dropped_after
     return PassReport(
         NAME,
