@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,22 +75,33 @@ def decide(model: onnx.ModelProto) -> None:
     run_until_decided(Simulator(model, threads=1), Samples(DATA, None, ""), 1.0, 1, threads=1)
 
 
-def survives(model: onnx.ModelProto) -> None:
+USES = (run, step, decide)
+
+
+def survives(
+    model: onnx.ModelProto, uses: Sequence[Callable[[onnx.ModelProto], None]] = USES
+) -> None:
     """All of them run the model, or refuse it as the user's: any other error is a defect."""
-    for use in (run, step, decide):
+    for use in uses:
         with suppress(UsageError):
             use(model)
+
+
+IN_TURN = [False, pytest.param(True, marks=pytest.mark.slow)]
 
 
 WRONG = ["", "[]", "{}", "null", "5", "[1]", "[{}]", '[{"a": 1}]', "[" * 50_000, "-3", "9" * 5000]
 
 
+@pytest.mark.parametrize("every", IN_TURN)
 @pytest.mark.parametrize("form", FORMS)
-def test_metadata_of_any_shape(files: dict[str, onnx.ModelProto], form: str) -> None:
+def test_metadata_of_any_shape(files: dict[str, onnx.ModelProto], form: str, every: bool) -> None:
+    """Each value in one use in turn; or, for minutes, every value in every use."""
     model = files[form]
-    for entry in model.metadata_props:
-        for value in (*WRONG, None):
-            survives(changed(model, entry.key, value))
+    for row, entry in enumerate(model.metadata_props):
+        for column, value in enumerate((*WRONG, None)):
+            uses = USES if every else (USES[(row + column) % len(USES)],)
+            survives(changed(model, entry.key, value), uses)
     if form != "unrolled":  # which keeps them in the network in its metadata
         with pytest.raises(ModelError):
             run(changed(model, NEURONS, "[" * 50_000))
@@ -216,8 +227,11 @@ def test_thresholds_that_are_none(files: dict[str, onnx.ModelProto], value: floa
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("every", IN_TURN)
 @pytest.mark.parametrize("form", FORMS)
-def test_nodes_replaced_and_weights_changed(files: dict[str, onnx.ModelProto], form: str) -> None:
+def test_nodes_replaced_and_weights_changed(
+    files: dict[str, onnx.ModelProto], form: str, every: bool
+) -> None:
     for index in range(min(6, len(files[form].graph.node))):
         model = onnx.ModelProto()
         model.CopyFrom(files[form])
@@ -226,7 +240,10 @@ def test_nodes_replaced_and_weights_changed(files: dict[str, onnx.ModelProto], f
         survives(model)
     for index, weight in enumerate(files[form].graph.initializer):
         values = onnx.numpy_helper.to_array(weight)
-        for other in (np.zeros_like(values), values.ravel()[:1], values.astype(float) * -3):
+        others = (np.zeros_like(values), values.ravel()[:1], values.astype(float) * -3)
+        for turn, other in enumerate(others):
+            if not every and turn != index % len(others):
+                continue
             model = onnx.ModelProto()
             model.CopyFrom(files[form])
             replaced = onnx.numpy_helper.from_array(np.asarray(other, values.dtype), weight.name)

@@ -142,10 +142,19 @@ def test_quantised_weights_convert(weight_bits: int, tmp_path: Path) -> None:
     assert result.equivalence.replay_mismatches == 0
 
 
-@pytest.mark.parametrize("name", [pytest.param("resnet101", marks=pytest.mark.slow), "resnet152"])
-def test_the_deepest_train_a_step_export_convert_and_verify(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        pytest.param("resnet101", (), marks=pytest.mark.slow),
+        pytest.param("resnet152", (), marks=pytest.mark.slow),
+        ("resnet152", (8, 16, 32, 64)),
+    ],
+)
+def test_the_deepest_train_a_step_export_convert_and_verify(
+    name: str, widths: tuple[int, ...], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    net = quantize(build(name, stem="imagenet", shape=(3, 64, 64)))
+    net = quantize(build(name, stem="imagenet", shape=(3, 64, 64), widths=widths))
     train_steps(net, (3, 64, 64), 1)
     path = tmp_path / "model.onnx"
     export_onnx(net, (3, 64, 64), path)
