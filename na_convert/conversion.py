@@ -13,7 +13,15 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import forms, integer_check, integer_conversion, model_io, model_writing, pipeline
+from . import (
+    forms,
+    integer_check,
+    integer_conversion,
+    model_io,
+    model_writing,
+    pipeline,
+    runtime,
+)
 from .choices import NIR_TARGETS
 from .compare import measure
 from .conversion_options import form_of, nir_membrane, pipeline_options, target_file, target_of
@@ -155,10 +163,13 @@ def convert(
     )
     tell("writing", 0.3)
     network, scaled = _unit(tuned.network, samples, wanted=unit_spikes, check=check)
-    made = _made(
-        network, converted.staircase_ann, samples, form_of_file,
-        exact=exact, tie=tie_shortcuts, given=data is not None,
-    )  # fmt: skip
+    with runtime.or_its_refusal(
+        source
+    ):  # unchecked, this is the first time that types are looked at
+        made = _made(
+            network, converted.staircase_ann, samples, form_of_file,
+            exact=exact, tie=tie_shortcuts, given=data is not None,
+        )  # fmt: skip
     equivalence: Equivalence | None = None
     if check:
         tell("verifying", 0.3)

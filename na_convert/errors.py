@@ -40,6 +40,10 @@ class ModelError(UsageError):
     """A model file that cannot be read, or that is no valid ONNX model."""
 
 
+class DoesNotRun(ModelError):
+    """A graph, the model's or one made of it, that an engine does not take."""
+
+
 class DataError(UsageError):
     """Data that cannot be read, or that does not fit the model's inputs."""
 

@@ -44,7 +44,10 @@ def measure(function: Function) -> Fit:
         )  # fmt: skip
     native = Sampler(function, function.dtype)
     if native(np.zeros((1, 1))).dtype != function.dtype:
-        return Fit("typed", None, "changes the element type", "")
+        return Fit(
+            "typed", None, "changes the element type",
+            "cast the result back to the type of its input, in front of whatever reads it",
+        )  # fmt: skip
     exact = Sampler(function, np.dtype(np.float64))
     numbers = hints(function, most_hints(function.channels))
     found = fit(exact, native, function.channels, function.dtype, numbers, rounding_of(function))

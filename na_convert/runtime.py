@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from .errors import ModelError, NaConvertError, PassFailed, first_line
+from .errors import DoesNotRun, ModelError, NaConvertError, PassFailed, first_line
 from .graph import STANDARD_DOMAINS
 from .protos import PROTOBUF_LIMIT, all_nodes, dtype_of, size_of, with_subgraphs
 
@@ -23,7 +23,7 @@ Backend: TypeAlias = Callable[[onnx.ModelProto], Any]  # makes what runs a model
 def session(model: onnx.ModelProto | Path, *, threads: int = 0, optimise: bool = True):  # type: ignore[no-untyped-def]
     """An InferenceSession for ``model``, which may be a file's path.
 
-    Raises ModelError where onnxruntime does not take it.
+    Raises DoesNotRun where onnxruntime does not take it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # the overridable `timesteps` input would warn at each start
@@ -39,7 +39,7 @@ def session(model: onnx.ModelProto | Path, *, threads: int = 0, optimise: bool =
         made.beside = beside  # it reads them where they are, and does not keep them
         return made
     except Exception as error:
-        raise ModelError(f"onnxruntime does not run this graph ({first_line(error)})") from error
+        raise DoesNotRun(f"onnxruntime does not run this graph ({first_line(error)})") from error
 
 
 _HEAVY = 1 << 16  # bytes; larger weights of a model beyond it are handed over beside it
@@ -83,8 +83,10 @@ def or_its_refusal(path: Path) -> Iterator[None]:
     try:
         yield
     except NaConvertError as error:
-        if isinstance(error, PassFailed):
+        if isinstance(error, PassFailed | DoesNotRun):
             _require_valid(path, error)
+        if isinstance(error, DoesNotRun):
+            raise DoesNotRun(f"{path}: {error.message}") from error
         raise
     except Exception as error:
         _require_valid(path, error)
@@ -134,9 +136,9 @@ def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str] | None = No
 def values_of(
     runner: Any, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
-    """The values of ``outputs``, from what a `Backend` made; raises ModelError where it fails."""
+    """The values of ``outputs``, from what a `Backend` made; raises DoesNotRun where it fails."""
     try:
         return list(runner.run(list(outputs), feeds))
     except Exception as error:
         engine = type(runner).__module__.partition(".")[0]
-        raise ModelError(f"{engine} does not run this graph ({first_line(error)})") from error
+        raise DoesNotRun(f"{engine} does not run this graph ({first_line(error)})") from error

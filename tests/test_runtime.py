@@ -68,6 +68,29 @@ def test_a_model_that_onnxruntime_does_not_take_is_at_fault(tmp_path: Path) -> N
         raise RuntimeError("whose?")
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_types_that_do_not_fit_are_the_models_fault(tmp_path: Path, check: bool) -> None:
+    body = (
+        f"z1 = Conv (x, w1)\n{build.quantised('z1', 'a1')}"
+        f"z2 = Conv (a1, w2)\n{build.quantised('z2', 'a2')}y = Flatten (a2)"
+    )
+    weights = {"w1": (6, 3, 3, 3), "w2": np.ones((6, 6, 3, 3), np.float16), **build.PLAIN}
+    onnx.save(build.model(body, weights), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"m\.onnx: not a valid model, says onnxruntime \(.*Type"):
+        na_convert.convert(tmp_path / "m.onnx", check=check)
+
+
+def test_a_graph_made_of_a_valid_model_that_does_not_run_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(build.low_bit_ann(), path)
+    broken = build.model("c = Conv (x, w1)\ny = Flatten (c)", {"w1": np.zeros((4, 3, 3, 3))})
+    with (
+        pytest.raises(ModelError, match=r"m\.onnx: onnxruntime does not run this graph \(.*Type"),
+        runtime.or_its_refusal(path),
+    ):
+        runtime.session(broken)
+
+
 def test_a_refusal_without_a_message_names_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: object, **options: object) -> None:
         raise MemoryError
