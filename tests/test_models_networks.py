@@ -143,22 +143,22 @@ def test_quantised_weights_convert(weight_bits: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "widths"),
+    ("name", "widths", "size"),
     [
-        pytest.param("resnet101", (), marks=pytest.mark.slow),
-        pytest.param("resnet152", (), marks=pytest.mark.slow),
-        ("resnet152", (8, 16, 32, 64)),
+        pytest.param("resnet101", (), 64, marks=pytest.mark.slow),
+        pytest.param("resnet152", (), 64, marks=pytest.mark.slow),
+        ("resnet152", (8, 16, 32, 64), 32),
     ],
 )
 def test_the_deepest_train_a_step_export_convert_and_verify(
-    name: str, widths: tuple[int, ...], tmp_path: Path
+    name: str, widths: tuple[int, ...], size: int, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    net = quantize(build(name, stem="imagenet", shape=(3, 64, 64), widths=widths))
-    train_steps(net, (3, 64, 64), 1)
-    path = tmp_path / "model.onnx"
-    export_onnx(net, (3, 64, 64), path)
-    result = api.convert(path, data={"x": torch.randn(2, 3, 64, 64).numpy()}, timesteps=3)
+    shape, path = (3, size, size), tmp_path / "model.onnx"
+    net = quantize(build(name, stem="imagenet", shape=shape, widths=widths))
+    train_steps(net, shape, 1)
+    export_onnx(net, shape, path)
+    result = api.convert(path, data={"x": torch.randn(2, *shape).numpy()}, timesteps=3)
     assert result.equivalence is not None
     assert result.equivalence.replay_mismatches == 0
     assert len(result.neurons) == {"resnet101": 100, "resnet152": 151}[name]
