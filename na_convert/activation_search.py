@@ -208,7 +208,7 @@ class Search:
         if self.fit(tail).kind == "affine":
             return True
         base = self._found.get(id(tail.root))
-        if base is None or not _keeps(base, tail):
+        if base is None or self.fit(tail).kind == "typed" or not _keeps(base, tail):
             return False
         self._drop(tail, f"quantises {tail.root.name!r} once more without effect; dropped")
         return True

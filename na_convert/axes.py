@@ -22,6 +22,7 @@ Axes: TypeAlias = tuple[tuple[int, int], ...]  # (axis of the root, size); size 
 LAYOUT = ("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 RESHAPING = ("Flatten", "Reshape", "Squeeze", "Transpose")  # a root is taken behind them
 REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ArgMax", "ArgMin")
+COUNTING_AXES = ("Concat", "Squeeze", "Unsqueeze", *REDUCTIONS)  # given axes by their numbers
 _MAX_CONSTANT = 1 << 20  # elements
 
 
@@ -40,8 +41,6 @@ def data_inputs(node: gs.Node) -> list[gs.Tensor]:
 def broadcast_axes(node: gs.Node, axes: Mapping[int, Axes], rank: int) -> Axes | None:
     """numpy's broadcasting of the tracked inputs and the constants."""
     tracked = [axes[id(t)] for t in node.inputs if id(t) in axes]
-    if node.op == "ConstantOfShape":
-        tracked = [axes[id(data_inputs(node)[0])]]
     constants = []
     for tensor in node.inputs:
         if is_constant(tensor) and not tensor.is_empty():
@@ -83,9 +82,9 @@ def _constant_shape(node: gs.Node, tensor: gs.Constant, rank: int) -> tuple[int,
     return shape
 
 
-def _axes_argument(node: gs.Node) -> list[int] | None:
+def axes_argument(node: gs.Node) -> list[int] | None:
     """``axes`` (or ``axis``) of a node, attribute or input; None if unknown or left out."""
-    if node.op in ("ArgMax", "ArgMin"):
+    if node.op in ("ArgMax", "ArgMin", "Concat"):
         return [int(node.attrs.get("axis", 0))]
     if "axes" in node.attrs:
         return [int(a) for a in node.attrs["axes"]]
@@ -95,8 +94,8 @@ def _axes_argument(node: gs.Node) -> list[int] | None:
 
 
 def reduced_axes(node: gs.Node, axes: Axes) -> Axes | None:
-    wanted = _axes_argument(node)
-    if not wanted or not all(-len(axes) <= a < len(axes) for a in wanted):
+    wanted = axes_argument(node)
+    if not wanted or not _within(wanted, len(axes)):
         return None
     dropped = {a % len(axes) for a in wanted}
     if any(axes[a][0] != EXTRA for a in dropped):
@@ -108,19 +107,22 @@ def reduced_axes(node: gs.Node, axes: Axes) -> Axes | None:
     return tuple(kept)
 
 
+def _within(wanted: list[int], rank: int) -> bool:
+    return all(-rank <= axis < rank for axis in wanted)
+
+
 def unsqueezed(node: gs.Node, axes: Axes) -> Axes | None:
-    wanted = _axes_argument(node)
-    if wanted is None:
+    wanted = axes_argument(node)
+    if wanted is None or not _within(wanted, rank := len(axes) + len(wanted)):
         return None
-    rank = len(axes) + len(wanted)
     new = {a % rank for a in wanted}
     rest = iter(axes)
     return tuple((EXTRA, 1) if i in new else next(rest) for i in range(rank))
 
 
 def squeezed(node: gs.Node, axes: Axes) -> Axes | None:
-    wanted = _axes_argument(node)
-    if wanted is None:
+    wanted = axes_argument(node)
+    if wanted is None or not _within(wanted, len(axes)):
         return None
     dropped = {a % len(axes) for a in wanted}
     if any(axes[a][1] > 1 or axes[a][0] == 0 for a in dropped):
@@ -143,7 +145,7 @@ def joined_axes(node: gs.Node, axes: Mapping[int, Axes]) -> Axes | None:
     parts = [axes.get(id(t)) for t in node.inputs]
     first = parts[0]
     axis = int(node.attrs["axis"])
-    if first is None or not -len(first) <= axis < len(first):
+    if first is None or not _within([axis], len(first)):
         return None
     axis %= len(first)
     if any(p is None or len(p) != len(first) or p[axis][0] != EXTRA for p in parts):

@@ -20,12 +20,14 @@ import onnx_graphsurgeon as gs
 
 from . import pointwise
 from .axes import (
+    COUNTING_AXES,
     EXTRA,
     LAYOUT,
     REDUCTIONS,
     RESHAPING,
     SCATTERED,
     Axes,
+    axes_argument,
     broadcast_axes,
     data_inputs,
     joined_axes,
@@ -238,6 +240,8 @@ class Tracer:
         first = axes.get(id(data[0])) if data else None
         if first is None or any(id(t) not in axes for t in data):
             return None
+        if is_standard(node, *COUNTING_AXES) and not self._can_count(node, data[0]):
+            return None
         if node.op in LAYOUT and is_standard(node):
             return self._layout_axes(node, first)
         if is_standard(node, *REDUCTIONS):
@@ -252,6 +256,11 @@ class Tracer:
             return None
         combined = broadcast_axes(node, axes, len(first))
         return combined if combined is not None and self._fits(data[0], combined) else None
+
+    def _can_count(self, node: gs.Node, tensor: gs.Tensor) -> bool:
+        """Whether it is known which axes are meant: those of an unknown rank only from the end."""
+        known = self.types.get(tensor.name, TensorType()).shape is not None
+        return known or all(axis < 0 for axis in axes_argument(node) or [])
 
     def _fits(self, tensor: gs.Tensor, axes: Axes) -> bool:
         """Whether constants do not blow up an axis of length 1."""
