@@ -86,12 +86,11 @@ def flattened(reader: Reader, name: str, value: Sum, shape: tuple[int, ...]) -> 
 
 def _reshaped(node: gs.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     """One sample's shape behind a Reshape, Flatten, Squeeze or Unsqueeze that keeps the batch."""
+    rank = len(shape) + 1
     if node.op == "Flatten":
-        axis = int(node.attrs.get("axis", 1))
-        if axis != 1:
+        if int(node.attrs.get("axis", 1)) not in (1, 1 - rank):
             raise NoIntegerForm("flattens more than each sample by itself")
         return (int(np.prod(shape)),)
-    rank = len(shape) + 1
     if node.op in ("Squeeze", "Unsqueeze"):
         axes = constant_ints(node, 1, "axes")
         if node.op == "Squeeze":

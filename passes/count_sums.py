@@ -57,6 +57,7 @@ from .count_values import (
     Value,
     as_sum,
     by_channel,
+    is_per_channel,
     narrowed,
     plus,
     scaled,
@@ -219,8 +220,8 @@ def _add(reader: Reader, node: gs.Node) -> list[Value]:
     total = as_sum(values[0])
     for value in values[1:]:
         total = plus(total, as_sum(value))
-    if total.pool is not None and (len(values) > 1):
-        raise NoIntegerForm("adds to the maximum of a sum of currents")
+    if total.pool is not None and not is_per_channel(constant, reader.rank(node) - 1):
+        raise NoIntegerForm("adds a number per pixel to the maximum of a sum of currents")
     return [replace(total, bias=total.bias + constant)]
 
 

@@ -103,7 +103,7 @@ def scaled(value: Value, factor: Array) -> Value:
 def _times_outputs(weight: Array, factor: Array) -> Array:
     if factor.size == 1:
         return weight * factor.reshape(())
-    if factor.size != weight.shape[0] or factor.shape[0] != factor.size:
+    if not is_per_channel(factor, weight.ndim - 1):
         raise NoIntegerForm("scales a current by something other than a number per channel")
     return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
 
@@ -116,6 +116,11 @@ def as_sum(value: Value) -> Sum:
 
 
 # --- per channel ----------------------------------------------------------------------------------
+
+
+def is_per_channel(values: Array, rank: int) -> bool:
+    """Whether ``values``, against a sample of ``rank`` axes, are one number or one per channel."""
+    return values.size == 1 or (values.ndim == rank and values.shape[0] == values.size)
 
 
 def whole(values: Array, shape: tuple[int, ...]) -> Array:

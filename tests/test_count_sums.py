@@ -1,0 +1,318 @@
+"""What `count_sums` reads of a network is what the network computes, to the last bits of float64;
+and what it cannot read is refused by name, the rest of the network is still read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+from na_convert.passes import count_sums, quantise_weights
+from na_convert.passes.count_sums import Reading
+from na_convert.passes.count_values import Sum
+
+from na_convert import kernels
+from na_convert.errors import NotConvertible
+from na_convert.evaluate import evaluate
+from na_convert.forms.int8_unrolled import int8_parts
+from na_convert.integer import run
+from na_convert.integer_moves import Move, move, pooled
+from na_convert.integer_running import counts_in_onnxruntime
+from na_convert.results import Refusal
+from na_convert.snn import Snn, neuron_nodes
+
+from . import build
+from .int8_cases import network
+
+T = 4
+FEEDS = {"x": build.images(2)}
+FIRST = "c1 = Conv <pads: ints = [1,1,1,1]> (x, w1)\n" + build.stair("c1", "a1")
+POOLED = "m = GlobalAveragePool (last)\nlast_row = Flatten (m)\n"
+POINTWISE = "s = Conv (t, w2)"
+
+
+def snn(middle: str, weights: dict[str, Any]) -> Snn:
+    """Neurons a1 [4, 8, 8], ``middle``, which makes s of them, and neurons on s."""
+    dense = "Gemm" in middle or "MatMul (t" in middle
+    head = (POOLED if not dense else "last_row = Identity (last)\n") + "y = MatMul (last_row, wy)"
+    body = f"{FIRST}{middle}\n{build.stair('s', 'last')}{head}"
+    made = {name: np.asarray(v) if isinstance(v, list) else v for name, v in weights.items()}
+    common = {"w1": (4, 3, 3, 3), "w2": (6, 4, 1, 1), "wy": (6, 5)}
+    return network(body, {**common, **made}, T)
+
+
+def worth(total: Sum, values: dict[str, np.ndarray]) -> np.ndarray:
+    """``total`` of counts and analog tensors, by name."""
+    made = np.zeros(1)
+    for term in total.terms:
+        x = values[term.source.name]
+        if term.window is None:
+            made = made + x @ term.weight.T
+        else:
+            node = gs.Node("Conv", attrs=term.window.attributes())
+            made = made + kernels.conv(node, [x, term.weight], np.dtype(np.float64))
+    for counts, gain in total.identities:
+        made = made + values[counts.name] * counts.scale * gain
+    for name, gain in total.analogs:
+        made = made + values[name] * gain
+    made = made + total.bias
+    return made if total.pool is None else pooled(total.pool, made)
+
+
+def compared(made: Snn, reading: Reading) -> int:
+    """How many currents are those of the float network in one step of random spikes."""
+    rng, nodes = np.random.default_rng(0), {n.name: n for n in neuron_nodes(made.graph)}
+    values, floats = dict[str, np.ndarray](), dict(FEEDS)
+    for neuron in made.neurons:
+        spikes = nodes[neuron.name].outputs[0].name
+        values[spikes] = rng.integers(0, 2, (2, *neuron.shape)).astype(np.float64)
+        floats[spikes] = values[spikes] * reading.values[spikes].scale  # type: ignore[union-attr]
+    for each in reading.order:
+        if isinstance(each, Move):
+            values[each.output] = move(each, [values[name] for name in each.sources])
+    analogs = [name for total in reading.currents.values() for name, _ in total.analogs]
+    wanted = {name: nodes[name].inputs[0].name for name in reading.currents}
+    expected = evaluate(made.graph, floats, list({*wanted.values(), *analogs}))
+    values |= {name: expected[name] for name in analogs}
+    for name, total in reading.currents.items():
+        current = expected[wanted[name]]
+        found = np.broadcast_to(worth(total, values), current.shape)
+        np.testing.assert_allclose(found, current, rtol=1e-12, atol=1e-12)
+        assert np.any(current)
+    return len(reading.currents)
+
+
+PER_CHANNEL = np.linspace(0.5, 1.5, 4, dtype=np.float32).reshape(4, 1, 1)
+PER_OUTPUT = np.linspace(0.5, 1.5, 6, dtype=np.float32).reshape(1, 6, 1, 1)
+IMAGE = [0, 0, 1, 2, 0, 0, 2, 1]
+
+READ: dict[str, tuple[str, dict[str, Any]]] = {
+    "Identity": (f"t = Identity (a1)\n{POINTWISE}", {}),
+    "Transpose": (f"t = Transpose <perm: ints = [0,1,3,2]> (a1)\n{POINTWISE}", {}),
+    "Slice backwards and every other": (
+        f"t = Slice (a1, from, to, along, by)\n{POINTWISE}",
+        {"from": [-1, 0], "to": [-9, 7], "along": [-1, 2], "by": [-1, 2]}),
+    "Slice of channels": (
+        "t = Slice (a1, from, to, along)\ns = Conv (t, w3)",
+        {"from": [1], "to": [3], "along": [1], "w3": (6, 2, 1, 1)}),
+    "Split evenly": ("u, t = Split <axis: int = -3> (a1)\ns = Conv (t, w3)",
+                     {"w3": (6, 2, 1, 1)}),
+    "Split by sizes": ("u, t = Split <axis: int = 1> (a1, parts)\ns = Conv (t, w3)",
+                       {"parts": [1, 3], "w3": (6, 3, 1, 1)}),
+    "Gather": (f"t = Gather <axis: int = 1> (a1, places)\n{POINTWISE}",
+               {"places": [3, -3, 0, 0]}),
+    "Gather of one row": (
+        f"u = Gather <axis: int = 2> (a1, place)\nt = Unsqueeze (u, along)\n{POINTWISE}",
+        {"place": np.array(3), "along": [2]}),
+    "Unsqueeze and Squeeze": (
+        f"u = Unsqueeze (a1, along)\nt = Squeeze (u, along)\n{POINTWISE}", {"along": [-1]}),
+    "Reshape": (f"t = Reshape (a1, target)\n{POINTWISE}", {"target": [0, 0, 2, -1]}),
+    "DepthToSpace, depth first": (
+        "t = DepthToSpace <blocksize: int = 2> (a1)\ns = Conv (t, w3)", {"w3": (6, 1, 1, 1)}),
+    "DepthToSpace, columns first": (
+        'u = Concat <axis: int = 1> (a1, a1)\n'
+        't = DepthToSpace <blocksize: int = 2, mode: string = "CRD"> (u)\ns = Conv (t, w3)',
+        {"w3": (6, 2, 1, 1)}),
+    "SpaceToDepth": ("t = SpaceToDepth <blocksize: int = 2> (a1)\ns = Conv (t, w3)",
+                     {"w3": (6, 16, 1, 1)}),
+    "Concat counted from behind": ("t = Concat <axis: int = -3> (a1, a1)\ns = Conv (t, w3)",
+                                   {"w3": (6, 8, 1, 1)}),
+    "Pad of counts worth unlike amounts": (
+        f"u = Mul (a1, gain)\nt = Pad (u, pads)\n{POINTWISE}",
+        {"pads": IMAGE, "gain": PER_CHANNEL}),
+    "Pad with new channels": (
+        "u = Mul (a1, gain)\nt = Pad (u, pads)\ns = Conv (t, w3)",
+        {"pads": [0, 1, 0, 0, 0, 0, 0, 0], "gain": PER_CHANNEL, "w3": (6, 5, 1, 1)}),
+    "Flatten counted from behind": (
+        "t = Flatten <axis: int = -3> (a1)\ns = Gemm <transB: int = 1> (t, w3)",
+        {"w3": (6, 256)}),
+    "Gemm with alpha and beta": (
+        "t = Flatten (a1)\ns = Gemm <alpha: float = 0.5, beta: float = 2.0> (t, w3, b3)",
+        {"w3": (256, 6), "b3": (6,)}),
+    "Neg": (f"t = Neg (a1)\n{POINTWISE}", {}),
+    "Div": (f"t = Div (a1, gain)\n{POINTWISE}", {"gain": PER_CHANNEL}),
+    "Mul by the constant first": (f"t = Mul (gain, a1)\n{POINTWISE}", {"gain": PER_CHANNEL}),
+    "Mul of a sum": ("t = Conv (a1, w2)\ns = Mul (t, gain)", {"gain": PER_OUTPUT}),
+    "Mul of a sum of everything": (
+        "u = Conv (a1, w4, b4)\nv = Add (u, a1)\nt = Add (v, c1)\np = Mul (t, gain)\n"
+        "s = Neg (p)",
+        {"w4": (4, 4, 1, 1), "b4": (4,), "gain": PER_CHANNEL,
+         "wy": (4, 5)}),
+    "Sub from a constant": ("t = Conv (a1, w2)\ns = Sub (half, t)", {}),
+    "Sub of sums": ("t = Conv (a1, w2)\nu = Conv (a1, w3)\ns = Sub (t, u)",
+                    {"w3": (6, 4, 1, 1)}),
+    "Sum of several": ("t = Conv (a1, w2)\nu = Conv (a1, w3)\ns = Sum (t, half, u)",
+                       {"w3": (6, 4, 1, 1)}),
+    "a constant per channel on a maximum": (
+        "t = Conv (a1, w2)\nu = MaxPool <kernel_shape: ints = [2,2]> (t)\nv = Mul (u, gain)\n"
+        "s = Sub (v, gain)",
+        {"gain": PER_OUTPUT}),
+    "AveragePool with padding that counts": (
+        "t = AveragePool <kernel_shape: ints = [2,2], pads: ints = [1,1,0,0], "
+        f"count_include_pad: int = 1> (a1)\n{POINTWISE}", {}),
+    "AveragePool VALID": (
+        'u = AveragePool <kernel_shape: ints = [3,3], auto_pad: string = "VALID"> (a1)\n'
+        f"t = Identity (u)\n{POINTWISE}", {}),
+    "ReduceMean of few counts": (
+        "p = MaxPool <kernel_shape: ints = [4,4], strides: ints = [4,4]> (a1)\n"
+        "q = Mul (p, gain)\nu = Add (q, gain)\n"
+        "t = ReduceMean <axes: ints = [-1,2], keepdims: int = 0> (u)\n"
+        "s = Gemm <transB: int = 1> (t, w3)",
+        {"gain": PER_CHANNEL, "w3": (6, 4)}),
+    "ReduceMean of few counts that keeps its axes": (
+        "p = MaxPool <kernel_shape: ints = [4,4], strides: ints = [4,4]> (a1)\n"
+        f"t = ReduceMean <axes: ints = [3,2]> (p)\n{POINTWISE}", {}),
+    "Conv with auto_pad": (
+        's = Conv <auto_pad: string = "SAME_UPPER", strides: ints = [2,2]> (a1, w3)',
+        {"w3": (6, 4, 3, 3)}),
+    "a pixel flattened, with a shortcut and a bias": (
+        "u = GlobalAveragePool (a1)\nv = Conv (u, w4, b4)\np = Add (v, u)\nt = Flatten (p)\n"
+        "s = Gemm (t, w3)",
+        {"w4": (4, 4, 1, 1), "b4": (4,), "w3": (4, 6)}),
+    "a pixel flattened behind few counts, with a shortcut": (
+        "o = MaxPool <kernel_shape: ints = [8,8]> (a1)\nv = Conv (o, w4, b4)\n"
+        "q = Mul (o, gain)\np = Add (v, q)\nt = Flatten (p)\ns = Gemm (t, w3)",
+        {"w4": (4, 4, 1, 1), "b4": (4,), "w3": (4, 6), "gain": PER_CHANNEL}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read_is_what_the_network_computes(name: str) -> None:
+    made = snn(*READ[name])
+    reading = count_sums.read(made, T)
+    assert reading.refused == ()
+    assert compared(made, reading) == 2
+
+
+MOVED = [name for name, (body, _) in READ.items() if "= Conv (t," in body or "Flatten <" in body]
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_onnxruntime_moves_the_same_counts(name: str) -> None:
+    found = quantise_weights.run(snn(*READ[name]), T).network
+    counts, analog = counts_in_onnxruntime(int8_parts(found).whole(), found, FEEDS)
+    expected = run(found, FEEDS, T, analog).counts
+    for layer, values in counts.items():
+        np.testing.assert_array_equal(values, expected[layer])
+        assert values.max() > 0
+
+
+PER_COLUMN = np.linspace(0.5, 1.5, 8, dtype=np.float32)
+PER_PIXEL = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 1, 8, 8)
+EIGHT = {"w2": (8, 4, 1, 1), "wy": (8, 5)}  # as many channels as columns
+MAXIMUM = (
+    "t = Conv (a1, w2)\nu = MaxPool <kernel_shape: ints = [3,3], pads: ints = [1,1,1,1]> (t)\n"
+)
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "a number per column on a sum": (
+        "t = Conv (a1, w2)\ns = Mul (t, gain)", {**EIGHT, "gain": PER_COLUMN},
+        "Mul", "scales a current by something other than a number per channel"),
+    "a number per row on a sum": (
+        "t = Conv (a1, w2)\ns = Mul (t, gain)", {**EIGHT, "gain": PER_COLUMN.reshape(8, 1)},
+        "Mul", "scales a current by something other than a number per channel"),
+    "a number per pixel on a maximum": (
+        f"{MAXIMUM}s = Add (u, gain)", {"gain": PER_PIXEL},
+        "Add", "adds a number per pixel to the maximum"),
+    "counts on a maximum": (
+        f"{MAXIMUM}s = Add (u, a1)", {"w2": (4, 4, 1, 1), "wy": (4, 5)},
+        "Add", "adds to the maximum"),
+    "a maximum turned round": (
+        f"{MAXIMUM}s = Neg (u)", {}, "Neg", "turns the sign of a maximum"),
+    "a maximum of a maximum": (
+        f"{MAXIMUM}s = MaxPool <kernel_shape: ints = [2,2]> (u)", {},
+        "MaxPoolCounts", "takes the maximum of a sum of several currents"),
+    "a maximum of counts that are worth less than nothing": (
+        f"u = Neg (a1)\nt = MaxPool <kernel_shape: ints = [2,2]> (u)\n{POINTWISE}", {},
+        "MaxPoolCounts", "or less than nothing"),
+    "a constant per sample": (
+        "t = Conv (a1, w2)\ns = Add (t, both)", {"both": np.ones((2, 6, 1, 1), np.float32)},
+        "Add", "its constant differs between samples"),
+    "a factor computed at run time": (
+        "t = Conv (a1, w2)\nk = GlobalAveragePool (x)\nq = ReduceMean <axes: ints = [1]> (k)\n"
+        "s = Mul (t, q)", {},
+        "Mul", "multiplies counts by something that is computed at run time"),
+    "columns worth unlike amounts, convolved": (
+        f"t = Mul (a1, gain)\n{POINTWISE}", {"gain": PER_COLUMN},
+        "Conv", "convolves spikes that are worth unlike amounts within a channel"),
+    "columns worth unlike amounts, averaged": (
+        f"u = Mul (a1, gain)\nt = AveragePool <kernel_shape: ints = [2,2]> (u)\n{POINTWISE}",
+        {"gain": PER_COLUMN}, "AveragePool", "averages spikes that are not worth the same"),
+    "columns worth unlike amounts, spread": (
+        "t = Mul (a1, gain)\ns = ConvTranspose <strides: ints = [2,2]> (t, w3)",
+        {"gain": PER_COLUMN, "w3": (4, 6, 1, 1)},
+        "ConvTranspose", "spreads spikes that are worth unlike amounts"),
+    "an offset, spread": (
+        "t = Add (a1, half)\ns = ConvTranspose (t, w3)", {"w3": (4, 6, 1, 1)},
+        "ConvTranspose", "spreads activations whose lowest level is not zero"),
+    "an offset, padded": (
+        f"u = Add (a1, half)\nt = Pad (u, pads)\n{POINTWISE}", {"pads": IMAGE},
+        "Pad", "pads activations whose lowest level is not zero"),
+    "an offset, averaged with padding": (
+        "u = Add (a1, half)\nt = AveragePool <kernel_shape: ints = [2,2], "
+        f"pads: ints = [1,1,0,0], count_include_pad: int = 1> (u)\n{POINTWISE}", {},
+        "AveragePool", "pads activations whose lowest level is not zero"),
+    "padding with a number": (
+        f"t = Pad (a1, pads, half)\n{POINTWISE}", {"pads": IMAGE},
+        "Pad", "pads with something other than zeros"),
+    "padding that is computed": (
+        f"k = Shape (x)\nn = Mul (k, none)\npads = Concat <axis: int = 0> (n, n)\n"
+        f"t = Pad (a1, pads)\n{POINTWISE}", {"none": np.array([0, 0, 0, 0])},
+        "Pad", "its pads are computed at run time"),
+    "places that are computed": (
+        f"k = Shape (a1)\nt = Gather <axis: int = 1> (a1, k)\n{POINTWISE}", {},
+        "Gather", "its indices are computed at run time"),
+    "rows side by side": (
+        f"t = Concat <axis: int = 2> (a1, a1)\n{POINTWISE}", {},
+        "Concat", "joins counts along another axis than the channels"),
+    "channels flattened into the batch": (
+        "k = Flatten <axis: int = 2> (a1)\nt = Reshape (k, image)\ns = Conv (t, w2)",
+        {"image": [-1, 4, 8, 8]}, "Flatten", "flattens more than each sample by itself"),
+    "a matrix on every channel": (
+        "s = MatMul (a1, square)", {"square": (8, 8), "wy": (4, 5)},
+        "MatMul", "multiplies a stack of matrices"),
+    "averages at the border": (
+        f"t = AveragePool <kernel_shape: ints = [2,2], pads: ints = [1,1,0,0]> (a1)\n{POINTWISE}",
+        {}, "AveragePool", "averages over windows of unlike size"),
+    "averages of what is left over": (
+        "t = AveragePool <kernel_shape: ints = [3,3], strides: ints = [2,2], "
+        f"ceil_mode: int = 1> (a1)\n{POINTWISE}", {},
+        "AveragePool", "averages over windows of unlike size"),
+    "averages padded by auto_pad": (
+        't = AveragePool <kernel_shape: ints = [2,2], auto_pad: string = "SAME_UPPER"> (a1)\n'
+        f"{POINTWISE}", {}, "AveragePool", "auto_pad depends on the image size"),
+    "averages over channels": (
+        "t = ReduceMean <axes: ints = [1]> (a1)\ns = Conv (t, w3)", {"w3": (6, 1, 1, 1)},
+        "ReduceMean", "averages over something other than the whole image"),
+    "weights that are computed": (
+        "k = ReduceMean <axes: ints = [0,2,3]> (x)\nt = Slice (k, from, to, along)\n"
+        "q = Mul (t, w2)\ns = Conv (a1, q)", {"from": [0], "to": [1], "along": [1]},
+        "Conv", "its weights are computed in the graph"),
+    "a bias that is computed": (
+        "k = ReduceMean <axes: ints = [0,1,2], keepdims: int = 0> (x)\n"
+        "q = Slice (k, from, to)\ns = Conv (a1, w2, q)", {"from": [0], "to": [6]},
+        "Conv", "its bias is computed in the graph"),
+}  # fmt: skip
+
+
+def refusals(made: Snn) -> tuple[Refusal, ...]:
+    with pytest.raises(NotConvertible) as raised:
+        quantise_weights.run(made, T)
+    return raised.value.refused
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str) -> None:
+    middle, weights, op, reason = REFUSED[name]
+    found = refusals(snn(middle, weights))[0]
+    assert (found.op, found.node.split("_")[0]) == (op, op.removesuffix("Counts"))
+    assert reason in found.reason
+    assert found.remedy
+
+
+def test_what_reads_a_refused_tensor_and_counts_says_so() -> None:
+    middle = f"u = CumSum (a1, along)\nt = Add (u, a1)\n{POINTWISE}"
+    first, second = refusals(snn(middle, {"along": np.array(2)}))
+    assert first.reason == "CumSum of counts has no integer form here"
+    assert (second.op, second.reason) == ("Add", "its input 'u' was refused")
