@@ -125,7 +125,10 @@ def _sizes(node: gs.Node, shapes: Shapes, axes: Sequence[int] | None) -> int:
     size = shapes.get(node.inputs[0].name)
     if size is None:
         raise NotExact(node, f"the shape of {node.inputs[0].name!r} is not known")
-    chosen = size[1:] if axes is None else [size[a - 1 if a > 0 else a] for a in axes]
+    places = range(2, len(size) + 1) if axes is None else [a % (len(size) + 1) for a in axes]
+    if 0 in places:
+        raise NotExact(node, "adds up the samples of a batch")
+    chosen = [size[place - 1] for place in places]
     if any(n is None for n in chosen):
         raise NotExact(node, f"the shape of {node.inputs[0].name!r} is not known")
     return prod(int(n or 1) for n in chosen)

@@ -5,7 +5,7 @@ Time is folded into the batch, so an operator must also leave axis 0 alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +26,21 @@ class Obstacle:
     remedy: str
 
 
-def obstacle(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
-    """None if ``node`` may stand between neurons; ``spiking`` says which inputs carry spikes."""
+def obstacle(node: gs.Node, spiking: Sequence[bool], ranks: Mapping[str, int]) -> Obstacle | None:
+    """None if ``node`` may stand between neurons; ``spiking`` says which inputs carry spikes.
+
+    ``ranks``: the number of axes of each tensor, the batch included, where it is known.
+    """
     if is_ours(node):
         return None if node.op == "MaxPoolCounts" else _unknown(node)
     rule = _RULES.get(node.op) if is_standard(node) else None
     positions = DATA_POSITIONS.get(node.op)
     if rule and positions and any(s for i, s in enumerate(spiking) if i not in positions):
         return Obstacle("its indices, sizes or axes depend on spikes", REDUCTION_REMEDY)
-    return rule(node, spiking) if rule else _unknown(node)
+    if rule is None:
+        return _unknown(node)
+    counted = node.outputs[0] if node.op == "Unsqueeze" else node.inputs[0]
+    return rule(node, spiking, ranks.get(counted.name))
 
 
 def supported_operators() -> list[str]:
@@ -57,7 +63,8 @@ def pool_attributes(node: gs.Node) -> dict[str, object]:
 
 # --- rules ----------------------------------------------------------------------------------------
 
-Rule = Callable[[gs.Node, Sequence[bool]], Obstacle | None]
+Rule = Callable[[gs.Node, Sequence[bool], int | None], Obstacle | None]
+"""Of a node, which inputs carry spikes, and the number of axes that its axes count from."""
 
 
 def _unknown(node: gs.Node) -> Obstacle:
@@ -71,11 +78,11 @@ def _unknown(node: gs.Node) -> Obstacle:
     )
 
 
-def _any(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _any(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     return None
 
 
-def _one_factor(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _one_factor(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     """A product may have one spiking factor."""
     if sum(spiking[:2]) > 1:
         what = "attention" if node.op == "MatMul" else "gating"
@@ -86,29 +93,30 @@ def _one_factor(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return None
 
 
-def _numerator(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _numerator(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if spiking[1]:
         return Obstacle("divides by a spiking tensor", REDUCTION_REMEDY)
     return None
 
 
-def _constant_weights(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _constant_weights(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if any(spiking[1:]):
         return Obstacle("its weights depend on spikes", REDUCTION_REMEDY)
     return None
 
 
 def _not_batch(axes: Callable[[gs.Node], Sequence[int] | None]) -> Rule:
-    """The named axes must not include the batch (axis 0); None: unknown, which is refused too."""
+    """The named axes must not include the batch: axis 0, or that many from behind; None: unknown,
+    which is refused too."""
 
-    def rule(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+    def rule(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
         touched = axes(node)
         if touched is None:
             return Obstacle(
                 "its axes are computed at run time, so that it may touch the batch axis",
                 "export with constant axes",
             )
-        if 0 in touched:
+        if 0 in touched or (rank is not None and -rank in touched):
             return Obstacle(
                 "works along the batch axis, into which the time steps are folded",
                 "keep samples independent of each other",
@@ -152,7 +160,7 @@ def _flatten_axes(node: gs.Node) -> Sequence[int] | None:
     return [int(node.attrs.get("axis", 1))]
 
 
-def _batch_kept(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _batch_kept(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     """Reshape targets must start with the free batch (-1 or 0); `normalise` sees to that."""
     shape = node.inputs[1]
     if is_constant(shape) and (len(shape.values) == 0 or int(shape.values[0]) not in (-1, 0)):
@@ -163,7 +171,7 @@ def _batch_kept(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return None
 
 
-def _tile(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _tile(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     repeats = node.inputs[1]
     if not is_constant(repeats) or int(np.ravel(repeats.values)[0]) != 1:
         return Obstacle(
@@ -173,7 +181,7 @@ def _tile(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return None
 
 
-def _float_cast(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _float_cast(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if int(node.attrs["to"]) not in _WIDE_FLOATS:
         return Obstacle(
             "converts to a type that rounds or cuts values off",
@@ -182,7 +190,7 @@ def _float_cast(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return None
 
 
-def _chosen(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _chosen(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if spiking[0]:
         return Obstacle("chooses by a condition that depends on spikes", REDUCTION_REMEDY)
     return None
@@ -193,10 +201,10 @@ def _cumulated_axis(node: gs.Node) -> Sequence[int] | None:
     return np.asarray(axis.values).ravel().tolist() if is_constant(axis) else None
 
 
-def _einsum(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _einsum(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     """Linear in one operand; its first axis, the batch, must stay first and be no other's."""
     if sum(spiking) > 1:
-        return _one_factor(node, [True, True])
+        return _one_factor(node, [True, True], rank)
     equation = node.attrs["equation"]
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
     terms, arrow, result = text.replace(" ", "").partition("->")
@@ -213,7 +221,7 @@ def _einsum(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return None
 
 
-def _max_pool(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _max_pool(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return Obstacle("auto_pad depends on the image size", "export with explicit pads")
     if len(node.outputs) > 1 and node.outputs[1].outputs:
@@ -221,10 +229,10 @@ def _max_pool(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
     return None
 
 
-def _inference_only(node: gs.Node, spiking: Sequence[bool]) -> Obstacle | None:
+def _inference_only(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if int(node.attrs.get("training_mode", 0)):
         return Obstacle("computes batch statistics (training mode)", "export in eval mode")
-    return _constant_weights(node, spiking)
+    return _constant_weights(node, spiking, rank)
 
 
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)

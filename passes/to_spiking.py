@@ -45,6 +45,7 @@ from na_convert.regions import (
 from na_convert.results import Neuron, PassReport, Refusal, Skip
 
 from .affine import obstacle, pool_attributes
+from .walk_shapes import ranks
 
 NAME = "to_spiking"
 
@@ -148,11 +149,11 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
     """Every node between ``neurons`` that cannot work on spikes, and neurons without threshold."""
     refused = []
     after = descendants(graph, neurons)
-    chosen = {id(n) for n in neurons}
+    chosen, axes = {id(n) for n in neurons}, ranks(graph)
     for node in spiking_nodes(graph, neurons):
         if id(node) not in chosen:
             spiking = [_is_spiking(t, after, chosen) for t in node.inputs]
-            found = obstacle(node, spiking)
+            found = obstacle(node, spiking, axes)
             if found:
                 refused.append(Refusal(g.label(node), node.op, found.reason, found.remedy))
         elif _is_bounded(node) and _threshold_vanishes(node):
@@ -190,11 +191,11 @@ def nonlinear_nodes(
     """
     after, before = between_weights(graph, neurons)
     readout = descendants(graph, [readout_from]) if readout_from is not None else set()
-    refused = []
+    refused, axes = [], ranks(graph)
     for node in graph.nodes:
         inner = id(node) in after and id(node) in before and id(node) not in readout
         if inner and not g.is_ours(node):
-            found = obstacle(node, [_is_spiking(t, after, set()) for t in node.inputs])
+            found = obstacle(node, [_is_spiking(t, after, set()) for t in node.inputs], axes)
             if found:
                 refused.append(Refusal(g.label(node), node.op, found.reason, found.remedy))
     return tuple(refused)
@@ -397,4 +398,3 @@ def _take_output_name(
     """The graph output keeps its name; the spiking tensor behind it gets another."""
     graph.outputs = [mean if t is spiking else t for t in graph.outputs]
     mean.name, spiking.name = spiking.name, names.fresh(f"{spiking.name}_spiking")
-    mean.dtype = spiking.dtype

@@ -209,6 +209,11 @@ def test_float64() -> None:
             "Resize in mode linear",
         ),
         ("p = Mean (a1, a1)", "Mean passes no scale"),
+        ("mean = ReduceMean <axes: ints = [0]> (c1)\np = Add (a1, mean)", "the samples of a batch"),
+        (
+            "mean = ReduceMean <axes: ints = [-4]> (c1)\np = Add (a1, mean)",
+            "the samples of a batch",
+        ),
     ],
 )
 def test_operators_that_keep_no_grid(between: str, reason: str) -> None:

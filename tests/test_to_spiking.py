@@ -216,6 +216,16 @@ def test_a_spiking_graph_output_keeps_its_name() -> None:
     np.testing.assert_allclose(found["a"], expected, atol=1e-6)
 
 
+ODD = {
+    "four": np.ones(4, np.float32),
+    "ahead": np.array([-5]),
+    "zeros": np.array([0]),
+    "ones": np.array([1]),
+    "fourth": np.array([-4]),
+    "two": np.array([2, 4, 8, 8]),
+}
+
+
 @pytest.mark.parametrize(
     ("middle", "op", "words"),
     [
@@ -230,11 +240,31 @@ def test_a_spiking_graph_output_keeps_its_name() -> None:
         ("i = ArgMin <axis = 1> (a)\ns = Gather <axis = 1> (a, i)\n", "Gather", "depend on spikes"),
         ("t = Transpose <perm = [1,0,2,3]> (a)\ns = Transpose <perm=[1,0,2,3]> (t)\n",
          "Transpose", "batch"),
+        ("s = Concat <axis = -4> (a, a)\n", "Concat", "batch"),
+        ("m = ReduceMean <axes = [-4]> (a)\ns = Sub (a, m)\n", "ReduceMean", "batch"),
+        ("m = ReduceMean (a)\ns = Sub (a, m)\n", "ReduceMean", "batch"),
+        ("t = Unsqueeze (a, ahead)\ns = Squeeze (t, ahead)\n", "Unsqueeze", "batch"),
+        ("s = Slice (a, zeros, ones, fourth)\n", "Slice", "batch"),
+        ("s = Slice (a, zeros, ones)\n", "Slice", "batch"),
+        ("i = Cast <to = 7> (x)\nm = ReduceSum (a, i)\ns = Sub (a, m)\n", "ReduceSum",
+         "axes are computed at run time"),
+        ("i = Cast <to = 7> (x)\ns = Slice (a, i, i)\n", "Slice",
+         "axes are computed at run time"),
+        ("s = BatchNormalization <training_mode = 1> (a, four, four, four, four)\n",
+         "BatchNormalization", "batch statistics"),
+        ("m = ReduceMean <axes = [0,2,3], keepdims = 0> (a)\n"
+         "s = BatchNormalization (a, m, four, four, four)\n", "BatchNormalization",
+         "its weights depend on spikes"),
+        ("p, i = MaxPool <kernel_shape = [1,1]> (a)\nf2 = Cast <to = 1> (i)\ns = Add (p, f2)\n",
+         "MaxPool", "indices of its maxima"),
+        ('s = MaxPool <kernel_shape = [2,2], auto_pad = "SAME_UPPER"> (a)\n', "MaxPool",
+         "auto_pad"),
+        ("s = Reshape (a, two)\n", "Reshape", "the batch is not the first axis"),
     ],
 )  # fmt: skip
 def test_refused_between_neurons(middle: str, op: str, words: str) -> None:
     body = CONV + stair("z", "a") + middle + "z2 = Conv <pads = [1,1,1,1]> (s, w2)\n"
-    g, _ = graph(body + stair("z2", "last") + HEAD, WEIGHTS)
+    g, _ = graph(body + stair("z2", "last") + HEAD, {**WEIGHTS, **ODD})
     before = len(g.nodes)
     found = to_spiking.run(g, {})
     (refusal,) = [r for r in found.report.refused if r.op == op][:1]
