@@ -110,7 +110,7 @@ def max_pool(node: gs.Node, inputs: Inputs, dtype: np.dtype[Any]) -> Array:
     x = _present(inputs[0])
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     result: Array | None = None
-    for window in _pool_windows(node, x, lowest):
+    for window in _pool_windows(node, x, lowest, lowest):
         result = window.copy() if result is None else np.maximum(result, window, out=result)
     return _present(result)
 
@@ -130,8 +130,11 @@ def sum_pool(node: gs.Node, x: Array) -> Array:
     return np.asarray(sum(_pool_windows(node, x, 0)))
 
 
-def _pool_windows(node: gs.Node, x: Array, padding: float) -> list[Array]:
-    """One view per position inside the kernel, each [N, C, output ...]."""
+def _pool_windows(node: gs.Node, x: Array, padding: float, behind: float = 0) -> list[Array]:
+    """One view per position inside the kernel, each [N, C, output ...].
+
+    ``behind`` the padding stands what the last windows of ceil_mode lack.
+    """
     kernel, strides, dilations = _geometry(node, node.attrs["kernel_shape"])
     size = x.shape[2:]
     pads = pads_of(node, size, kernel, strides, dilations)
@@ -144,7 +147,7 @@ def _pool_windows(node: gs.Node, x: Array, padding: float) -> list[Array]:
             count -= 1
         outputs.append(count)
         beyond.append((0, max(0, (count - 1) * s + d * (k - 1) + 1 - n - before - after)))
-    padded = _padded(_padded(x, pads, padding), beyond, padding if np.isinf(padding) else 0)
+    padded = _padded(_padded(x, pads, padding), beyond, behind)
     views = []
     for position in product(*(range(k) for k in kernel)):
         starts = [i * d for i, d in zip(position, dilations, strict=True)]
@@ -338,6 +341,4 @@ def find(node: gs.Node) -> Kernel | None:
         return None
     if node.domain == "na_convert":
         return OURS.get(node.op)
-    if node.op == "MaxPool" and node.attrs.get("storage_order", 0):
-        return None
     return STANDARD.get(node.op) if (node.domain or "") in ("", "ai.onnx") else None

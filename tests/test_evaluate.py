@@ -92,6 +92,8 @@ POOLS = {
     "ceil": "kernel_shape: ints = [2, 2], strides: ints = [2, 2], ceil_mode: int = 1",
     "ceil, padded": "kernel_shape: ints = [3, 3], strides: ints = [2, 2], ceil_mode: int = 1, "
     "pads: ints = [1, 1, 1, 1]",
+    "ceil, a window that would start in the padding": "kernel_shape: ints = [3, 3], "
+    "strides: ints = [3, 3], ceil_mode: int = 1, pads: ints = [0, 0, 2, 2]",
     "dilated": "kernel_shape: ints = [2, 2], dilations: ints = [2, 3]",
     "same": 'kernel_shape: ints = [3, 3], strides: ints = [2, 2], auto_pad: string = "SAME_UPPER"',
 }
@@ -152,10 +154,14 @@ def test_pad_with_the_image_itself(mode: str) -> None:
     check(body, pads, inputs="float[N,4,9,8] x", x=build.images(2, (4, 9, 8)))
 
 
-def test_max_pool_of_integers() -> None:
-    x = np.arange(32, dtype=np.uint8).reshape(1, 2, 4, 4)
-    check("y = MaxPool <kernel_shape: ints = [3, 3], pads: ints = [1, 1, 1, 1]> (x)",
-          inputs="uint8[N,2,4,4] x", x=x, outputs="uint8[A] y")  # fmt: skip
+@pytest.mark.parametrize("case", [*POOLS, "stored by columns"])
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_max_pool_of_integers(kind: str, case: str) -> None:
+    """Neither the padding nor what a last window lacks is a value: all may be negative."""
+    attrs = POOLS.get(case, "kernel_shape: ints = [2, 2], storage_order: int = 1")
+    x = np.arange(1, 145, dtype=np.uint8).reshape(1, 2, 9, 8)
+    x = x if kind == "uint8" else (-(x // 2).astype(np.int8))
+    check(f"y = MaxPool <{attrs}> (x)", inputs=f"{kind}[N,2,9,8] x", x=x, outputs=f"{kind}[A] y")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +195,31 @@ def test_quantize_and_dequantize(per_channel: bool) -> None:
     )
     x = np.round(build.images(2, (3, 5, 5)) * 16) / 8  # many ties
     check(body, {"s": scale, "z": zero}, inputs="float[N,3,5,5] x", x=x)
+
+
+@pytest.mark.parametrize("zero", [None, 5])
+def test_quantize_and_dequantize_in_blocks(zero: int | None) -> None:
+    """A scale for every two elements of the last axis, five of which are two blocks and a half."""
+    attrs = "axis: int = 2, block_size: int = 2"
+    given = "s" if zero is None else "s, z"
+    weights = {"s": np.array([[[0.125, 0.25, 0.5]] * 3], np.float32)}
+    if zero is not None:
+        weights["z"] = np.full((1, 3, 3), zero, np.uint8)
+    body = f"q = QuantizeLinear <{attrs}> (x, {given})\ny = DequantizeLinear <{attrs}> (q, {given})"
+    check(body, weights, inputs="float[1,3,5] x", x=build.images(1, (3, 5)) * 9)
+
+
+def test_a_cast_of_a_model_that_graphsurgeon_made() -> None:
+    """It writes the type as numpy has it, where a file has a number."""
+    x, y, z = (gs.Variable(name, np.float32, ["N"]) for name in "xyz")
+    nodes = [
+        gs.Node("Cast", "to_int", {"to": np.int64}, [x], [y]),
+        gs.Node("Cast", "to_float", {"to": np.float32}, [y], [z]),
+    ]
+    graph = gs.Graph(nodes, [x], [z], opset=17)
+    found = evaluate(graph, {"x": np.array([-1.5, 0.25, 2.75])}, ["y", "z"])
+    np.testing.assert_array_equal(found["y"], np.array([-1, 0, 2]))
+    assert (found["y"].dtype, found["z"].dtype) == (np.int64, np.float64)
 
 
 def test_quantize_to_int4() -> None:
