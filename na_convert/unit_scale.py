@@ -169,6 +169,14 @@ def per_axis(scale: Scale, rank: int, axis: int = 1) -> Array:
     return scale.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
+def pad_value(node: gs.Node) -> float:
+    """What a Pad puts around its input; not a number where it is computed."""
+    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        values = node.inputs[2]
+        return float(np.ravel(values.values)[0]) if is_constant(values) else np.nan
+    return float(node.attrs.get("value", 0.0))
+
+
 def same(a: Scale, b: Scale) -> bool:
     return bool(np.all(a == b))
 
@@ -250,6 +258,8 @@ def _passed(node: gs.Node, of: Mapping[str, Scale], shapes: Shapes) -> Scale:
     if len(terms) < len(data_inputs(node)):
         raise NotExact(node, f"{node.op} with a constant")
     first = of[terms[0].name]
+    if is_standard(node, "Pad") and pad_value(node) != 0 and not same(first, ONE):
+        raise NotExact(node, "pads with another value than 0")
     if not all(same(of[t.name], first) for t in terms):
         return _concatenated(node, terms, of, shapes)
     if first.size > 1 and not (is_ours(node) or is_standard(node, *KEEPS_CHANNELS)):

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .graph import is_constant, is_standard
-from .unit_scale import NotExact, Shapes
+from .unit_scale import NotExact, Shapes, pad_value
 
 Array: TypeAlias = NDArray[Any]
 Bound: TypeAlias = tuple[float, float]
@@ -104,7 +104,7 @@ def summed(node: gs.Node, shapes: Shapes) -> int:
         return _sizes(node, shapes, _axes(node))
     if is_standard(node, "Resize", "Upsample") and _mode(node) != "nearest":
         raise NotExact(node, f"{node.op} in mode {_mode(node)}")
-    if is_standard(node, "Pad") and _pad_value(node) != 0:
+    if is_standard(node, "Pad") and pad_value(node) != 0:
         raise NotExact(node, "pads with another value than 0")
     return 1
 
@@ -144,10 +144,3 @@ def _axes(node: gs.Node) -> list[int]:
 
 def _mode(node: gs.Node) -> str:
     return str(node.attrs.get("mode", "nearest"))
-
-
-def _pad_value(node: gs.Node) -> float:
-    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
-        values = node.inputs[2]
-        return float(np.ravel(values.values)[0]) if is_constant(values) else np.nan
-    return float(node.attrs.get("value", 0.0))

@@ -10,11 +10,13 @@ import pytest
 from na_convert.passes import snap, unit_spikes
 
 import na_convert
-from na_convert import forms
+from na_convert import forms, unit_scale
 from na_convert.errors import NotConvertible, PassFailed, UsageError
+from na_convert.shapes import of_one_step
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn, neuron_nodes, parameters
 from na_convert.spec import check_graph, check_spiking
+from na_convert.unit_scale import NotExact
 
 from . import build, spiking
 
@@ -80,6 +82,76 @@ def test_a_maximum_of_such_spikes_is_refused() -> None:
     snn = spiking.network(body, {**spiking.SHAPES, "falling": -0.4})
     with pytest.raises(NotConvertible, match=r"MaxPool.*worth less than nothing"):
         unit_spikes.run(snn)
+
+
+PADDED = (
+    spiking.FIRST + "p = Pad (a1, pads{}) \nc2 = Conv (p, w2)\n" + build.stair("c2", "last")
+    + spiking.HEAD
+)  # fmt: skip
+
+
+def padded(value: float | None) -> Snn:
+    weights = {**spiking.SHAPES, "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    if value is None:
+        return spiking.network(PADDED.format(""), weights)
+    return spiking.network(PADDED.format(", value"), {**weights, "value": value})
+
+
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_zeros_around_spikes_stay_zeros(value: float | None) -> None:
+    snn = padded(value)
+    same_spikes(snn, unit(snn))
+
+
+def test_another_value_around_spikes_is_refused() -> None:
+    """It would have to be divided by what a spike was worth."""
+    with pytest.raises(NotConvertible, match=r"Pad.*: pads with another value than 0: thresholds"):
+        unit_spikes.run(padded(0.3))
+
+
+def test_scales_side_by_side_need_a_known_number_of_channels() -> None:
+    snn = spiking.concat()
+    sizes = {**of_one_step(snn), "a2": None}
+    with pytest.raises(NotExact, match="the number of channels of 'a2' is not known"):
+        unit_scale.choose(snn.graph, {n.name: n.levels for n in snn.neurons}, sizes, unit=True)
+
+
+STEPS = np.array([0.2, 0.3, 0.4, 0.5], np.float32).reshape(4, 1, 1)
+UNEQUAL = {
+    "rows of two layers": (
+        f"both = Concat <axis: int = 2> (a1, a2)\nc3 = Conv {spiking.CONV} (both, w2)\n",
+        build.stair("c2", "a2", step="step2"),
+        r"Concat.*tensors on different scales",
+    ),
+    "channels as rows": (
+        "t = Transpose <perm: ints = [0, 2, 1, 3]> (a2)\nc3 = Conv (t, w8)\n",
+        build.stair("c2", "a2", step="steps"),
+        r"Transpose.*of a tensor with a threshold per channel",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNEQUAL)
+def test_what_mixes_scales_is_refused_by_name(case: str) -> None:
+    mixing, second, message = UNEQUAL[case]
+    body = (
+        spiking.FIRST + f"c2 = Conv {spiking.CONV} (a1, w2)\n" + second + mixing
+        + build.stair("c3", "last") + spiking.HEAD
+    )  # fmt: skip
+    weights = {**spiking.SHAPES, "w8": (4, 8, 1, 1), "step2": 0.3, "steps": STEPS}
+    used = {k: v for k, v in weights.items() if k in body}
+    with pytest.raises(NotConvertible, match=message):
+        unit_spikes.run(spiking.network(body, used))
+
+
+def test_channels_joined_keep_each_its_own_scale() -> None:
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1, b1)\n" + build.stair("c1", "a1", step="steps")
+        + f"both = Concat <axis: int = 1> (a1, a1)\nc2 = Conv {spiking.CONV} (both, w9)\n"
+        + build.stair("c2", "last") + spiking.HEAD
+    )  # fmt: skip
+    snn = spiking.network(body, {**spiking.SHAPES, "w9": (4, 8, 3, 3), "steps": STEPS})
+    same_spikes(snn, unit(snn))
 
 
 def test_a_network_with_unit_spikes_stays_as_it_is() -> None:
