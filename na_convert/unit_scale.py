@@ -80,7 +80,7 @@ def choose(
     scale on.
     """
     nodes = tuple(data_nodes(graph))
-    wanted = _wanted(nodes)
+    wanted = _wanted(nodes, shapes)
     of: dict[str, Scale] = {}
     sums: dict[str, Scale] = {}
     for node in nodes:
@@ -89,7 +89,7 @@ def choose(
                 of.setdefault(tensor.name, ONE)
         output = node.outputs[0].name
         if kind(node) == "neuron":
-            given = _spike_scale(node, levels[node.name], unit=unit)
+            given = _spike_scale(node, levels[node.name], shapes, unit=unit)
         elif kind(node) == "absorbing":
             given = wanted.get(output, ONE)
         elif kind(node) == "source":
@@ -184,14 +184,14 @@ def same(a: Scale, b: Scale) -> bool:
 # --- from the neurons back ------------------------------------------------------------------------
 
 
-def _wanted(nodes: Sequence[gs.Node]) -> dict[str, Scale]:
+def _wanted(nodes: Sequence[gs.Node], shapes: Shapes) -> dict[str, Scale]:
     """By tensor: the scale that its readers ask for. Sums of spikes come before neurons, which can
     have another threshold instead; where all is constant over time the neurons come first."""
     by_neuron: dict[str, Scale] = {}
     by_sum: dict[str, Scale] = {}
     for node in reversed(nodes):
         if kind(node) == "neuron":
-            threshold = _channels(node, parameters(node).threshold)
+            threshold = _channels(node, parameters(node).threshold, shapes)
             by_neuron.setdefault(node.inputs[0].name, 1 / threshold)
         elif kind(node) in ("sum", "passing"):
             output = node.outputs[0].name
@@ -221,12 +221,12 @@ def _can_pass_back(node: gs.Node, scale: Scale) -> bool:
 # --- and forth ------------------------------------------------------------------------------------
 
 
-def _spike_scale(node: gs.Node, levels: int | None, *, unit: bool) -> Scale:
+def _spike_scale(node: gs.Node, levels: int | None, shapes: Shapes, *, unit: bool) -> Scale:
     """Spikes of 1, or of p where an offset follows: the lowest level is then a whole number.
 
     ``unit``: of 1 in any case; a spike that is worth less than nothing turns its tensor round.
     """
-    amplitude = _channels(node, parameters(node).amplitude)
+    amplitude = _channels(node, parameters(node).amplitude, shapes)
     if unit:
         return 1 / amplitude
     amplitude = np.abs(amplitude)
@@ -284,11 +284,12 @@ def _concatenated(
     return np.concatenate(parts)
 
 
-def _channels(node: gs.Node, values: Array) -> Scale:
-    """A parameter as a number, or one per channel (axis 0 of a sample)."""
+def _channels(node: gs.Node, values: Array, shapes: Shapes) -> Scale:
+    """A parameter of neurons as a number, or one per channel (axis 0 of a sample)."""
     values = np.asarray(values, np.float64)
     if values.size == 1:
         return values.reshape(())
-    if values.shape[0] != values.size:
+    sample = shapes[node.outputs[0].name] or ()
+    if values.ndim != len(sample) or values.shape[0] != values.size:
         raise NotExact(node, "a threshold along another axis than the channels")
     return values.ravel()

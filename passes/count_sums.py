@@ -185,6 +185,8 @@ def _max_pool(reader: Reader, node: gs.Node) -> list[Value]:
     if isinstance(value, Sum):
         if value.identities or value.analogs or value.pool or len(value.terms) != 1:
             raise NoIntegerForm("takes the maximum of a sum of several currents")
+        if not is_per_channel(value.bias, reader.rank(node) - 1):
+            raise NoIntegerForm("takes the maximum of currents with a number per pixel in them")
         return [replace(value, pool=attributes)]
     if by_channel(value.scale, value.shape) is None or np.any(value.scale <= 0):
         raise NoIntegerForm(
@@ -216,10 +218,14 @@ def _add(reader: Reader, node: gs.Node) -> list[Value]:
         start=np.zeros(()),
     )
     if len(values) == 1 and isinstance(values[0], Counts):
+        _require_size(reader, node, values[0])
         return [replace(values[0], offset=values[0].offset + constant)]
     total = as_sum(values[0])
     for value in values[1:]:
         total = plus(total, as_sum(value))
+    made = reader.shape(node.outputs[0])
+    if made is not None and any(len(term.weight) != made[0] for term in total.terms):
+        raise NoIntegerForm("adds currents of unlike numbers of channels")
     if total.pool is not None and not is_per_channel(constant, reader.rank(node) - 1):
         raise NoIntegerForm("adds a number per pixel to the maximum of a sum of currents")
     return [replace(total, bias=total.bias + constant)]
@@ -234,8 +240,15 @@ def _mul(reader: Reader, node: gs.Node) -> list[Value]:
     if not is_constant(other):
         raise NoIntegerForm("multiplies counts by something that is computed at run time")
     value = reader.value(data)
+    if isinstance(value, Counts):
+        _require_size(reader, node, value)
     factor = _of_one_sample(other, reader.rank(node))
     return [scaled(value, 1 / factor if node.op == "Div" else factor)]
+
+
+def _require_size(reader: Reader, node: gs.Node, counts: Counts) -> None:
+    if reader.shape(node.outputs[0]) not in (None, counts.shape):
+        raise NoIntegerForm("makes counts larger by a constant of more rows, columns or channels")
 
 
 def _of_one_sample(tensor: gs.Tensor, rank: int) -> Array:

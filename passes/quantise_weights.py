@@ -56,6 +56,7 @@ from .count_means import means_of
 from .count_sums import Reading, read
 from .count_values import FOLDED, Counts, Sum, Term, by_channel
 from .join_terms import join
+from .layer_kinds import UNLIKE, adds_unlike, is_constant, is_larger, misfit, with_a_term
 from .shortcut_ratio import Ratio, best_ratio
 from .weight_scales import Scaled, choose
 
@@ -136,16 +137,15 @@ class _Builder:
             return [item]
         node = self.nodes[item]
         current = self.reading.currents[item]
-        theta = _per_channel(parameters(node).threshold, self.shapes[item])
-        made = self._layer(node, current, theta)
+        theta = by_channel(np.asarray(parameters(node).threshold, np.float64), self.shapes[item])
+        made = None if theta is None else self._layer(node, current, theta)
         if made is None:
-            reason = "its sums do not fit into float32 whole numbers, even with 4-bit weights"
+            reason = UNLIKE if theta is None else misfit(current, self.shapes[item])
             self.refused.append(Refusal(item, node.op, reason, FOLDED))
-            return []
-        return made
+        return made or []
 
     def _layer(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
-        if _is_constant(current):
+        if is_constant(current):
             return [self._constant(node, current, theta)]
         narrow = self._narrow(node, current, theta)
         return narrow or self._wide(node, current, theta)
@@ -165,15 +165,13 @@ class _Builder:
 
     def _narrow(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
         """With uint8 in and out; None where that cannot be."""
-        current = _with_a_term(current)
+        current = with_a_term(current)
         bias = by_channel(current.bias, self.shapes[node.name])
         ratio = self._ratio(node, current, theta)
         if current.analogs or not current.terms or bias is None or ratio is None:
             return None
-        if current.pool is not None and current.identities:
-            return None
         terms = current.terms
-        if ratio.error > WORTH_A_CHANNEL and all(_is_larger(t) for t in terms):
+        if ratio.error > WORTH_A_CHANNEL and all(is_larger(t) for t in terms):
             terms += self._corrections(current, theta, ratio)
             ratio = replace(ratio, error=0.0)
         joined = join(node.outputs[0].name, terms)
@@ -251,6 +249,8 @@ class _Builder:
     def _wide(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
         """Whole numbers in float32, with as many bits as fit; None where not even few do."""
         if current.pool is not None or any(t.window is None for t in current.terms):
+            return None
+        if adds_unlike(current, self.shapes[node.name]):
             return None
         for largest in _NARROWER:
             made = self._wide_with(node, current, theta, largest)
@@ -355,39 +355,6 @@ class _Builder:
                 (int(layer.threshold.min()), int(layer.threshold.max())),
             )
         )
-
-
-def _is_constant(current: Sum) -> bool:
-    alone = len(current.analogs) == 1 and not (current.terms or current.identities)
-    return alone and not np.any(current.bias) and current.pool is None
-
-
-def _is_larger(term: Term) -> bool:
-    """Whether a shortcut's channels beside this convolution's inputs add little to its cost."""
-    return term.window is not None and term.window.group == 1 and term.weight[0, 0].size >= 4
-
-
-def _with_a_term(current: Sum) -> Sum:
-    """Counts without a convolution beside them: the first becomes one, channel by channel."""
-    if current.terms or not current.identities:
-        return current
-    (counts, gain), *others = current.identities
-    worth = by_channel(gain * counts.scale, counts.shape)
-    rank = len(counts.shape) - 1
-    if worth is None or rank < 1:
-        return current
-    channels = counts.shape[0]
-    ones, zeros = (1,) * rank, (0,) * 2 * rank
-    weight = worth.reshape(channels, 1, *ones)
-    term = Term(counts, weight, Window(ones, zeros, ones, channels))
-    return replace(current, terms=(term,), identities=tuple(others))
-
-
-def _per_channel(values: NDArray[np.floating], shape: tuple[int, ...]) -> Array:
-    found = by_channel(np.asarray(values, np.float64), shape)
-    if found is None:
-        raise UsageError("thresholds differ within a channel", remedy=FOLDED)
-    return found
 
 
 def _broadcast(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

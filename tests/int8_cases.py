@@ -159,6 +159,21 @@ CASES: dict[str, tuple[str, dict]] = {
         {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w4": (6, 4, 1, 1), "wy": (5, 6),
          "other": 0.3, "wide": 0.8},
     ),
+    "counts of dense layers": (
+        _FIRST + "flat = Flatten (a1)\ng = Gemm <transB: int = 1> (flat, w2)\n"
+        + build.stair("g", "a2") + "h = MatMul (a2, w3)\n" + build.stair("h", "a3", step="other")
+        + "v = Mul (a2, factor)\ns = Add (v, a3)\n" + build.stair("s", "last")
+        + "y = Gemm <transB: int = 1> (last, wy)",
+        {"w1": (4, 3, 3, 3), "w2": (7, 256), "w3": (7, 7), "wy": (5, 7), "other": 0.3,
+         "factor": np.linspace(0.3, 2, 7, dtype=np.float32)},
+    ),
+    "a pixel on an image": (
+        _body(
+            "p = MaxPool <kernel_shape: ints = [8,8]> (a1)\nc2 = Conv (p, w2)\n"
+            + f"c3 = Conv {_PAD} (a1, w3)\ns = Sum (c2, c3, p)\n" + build.stair("s", "last")
+        ),
+        {"w1": (4, 3, 3, 3), "w2": (4, 4, 1, 1), "w3": (4, 4, 3, 3), "wy": (5, 4)},
+    ),
     "linear bottleneck": (
         _body(
             "p2 = Conv (a1, w2, b2)\ne3 = Conv (p2, w3, b3)\n" + build.stair("e3", "a3")

@@ -139,6 +139,9 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
         "s = Neg (p)",
         {"w4": (4, 4, 1, 1), "b4": (4,), "gain": PER_CHANNEL,
          "wy": (4, 5)}),
+    "Mul of one current for all channels": (
+        "t = Conv (a1, w3, b3)\ns = Mul (t, gain)",
+        {"w3": (1, 4, 1, 1), "b3": (1,), "gain": PER_OUTPUT}),
     "Sub from a constant": ("t = Conv (a1, w2)\ns = Sub (half, t)", {}),
     "Sub of sums": ("t = Conv (a1, w2)\nu = Conv (a1, w3)\ns = Sub (t, u)",
                     {"w3": (6, 4, 1, 1)}),
@@ -218,6 +221,24 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "counts on a maximum": (
         f"{MAXIMUM}s = Add (u, a1)", {"w2": (4, 4, 1, 1), "wy": (4, 5)},
         "Add", "adds to the maximum"),
+    "a maximum of sums with a number per pixel": (
+        "t = Conv (a1, w2)\nu = Add (t, gain)\n"
+        "s = MaxPool <kernel_shape: ints = [2,2]> (u)", {"gain": PER_PIXEL},
+        "MaxPoolCounts", "takes the maximum of currents with a number per pixel in them"),
+    "a maximum of sums of an offset behind padding": (
+        "t = Add (a1, half)\nu = Conv <pads: ints = [1,1,1,1]> (t, w3)\n"
+        "s = MaxPool <kernel_shape: ints = [2,2]> (u)", {"w3": (6, 4, 3, 3)},
+        "MaxPoolCounts", "takes the maximum of currents with a number per pixel in them"),
+    "channels made of one by a factor": (
+        "t = Slice (a1, from, to, along)\nu = Mul (t, gain)\ns = Conv (u, w2)",
+        {"from": [0], "to": [1], "along": [1], "gain": PER_CHANNEL},
+        "Mul", "makes counts larger by a constant"),
+    "an image made of a pixel by an offset": (
+        "t = MaxPool <kernel_shape: ints = [8,8]> (a1)\nu = Add (t, gain)\ns = Conv (u, w2)",
+        {"gain": PER_PIXEL}, "Add", "makes counts larger by a constant"),
+    "one current for all channels": (
+        "t = Conv (a1, w2)\nu = Conv (a1, w3)\ns = Add (t, u)", {"w3": (1, 4, 1, 1)},
+        "Add", "adds currents of unlike numbers of channels"),
     "a maximum turned round": (
         f"{MAXIMUM}s = Neg (u)", {}, "Neg", "turns the sign of a maximum"),
     "a maximum of a maximum": (
@@ -296,9 +317,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
 }  # fmt: skip
 
 
-def refusals(made: Snn) -> tuple[Refusal, ...]:
+def refusals(made: Snn, timesteps: int = T) -> tuple[Refusal, ...]:
     with pytest.raises(NotConvertible) as raised:
-        quantise_weights.run(made, T)
+        quantise_weights.run(made, timesteps)
     return raised.value.refused
 
 
@@ -309,6 +330,53 @@ def test_refused_by_name(name: str) -> None:
     assert (found.op, found.node.split("_")[0]) == (op, op.removesuffix("Counts"))
     assert reason in found.reason
     assert found.remedy
+
+
+DENSE = "t = Flatten (a1)\nu = Gemm (t, w2)\n" + build.stair("u", "a2") + "p = MatMul (a2, w3)\n"
+
+LAYERS: dict[str, tuple[str, dict[str, Any], int, str]] = {
+    "a shortcut of columns": (
+        "t = Conv (a1, w2)\nu = Mul (a1, gain)\ns = Add (t, u)",
+        {"w2": (4, 4, 1, 1), "wy": (4, 5), "gain": PER_COLUMN}, T,
+        "adds spikes that are worth unlike amounts within a channel"),
+    "an analog current on a dense layer": (
+        "o = Flatten (x)\nq = MatMul (o, w4)\nt = Flatten (a1)\nu = Gemm (t, w2)\n"
+        "s = Add (u, q)", {"w4": (192, 6), "w2": (256, 6)}, T,
+        "adds an analog current to the sum of a dense layer"),
+    "many counts on a dense layer": (
+        f"{DENSE}q = Mul (a2, gain)\ns = Add (p, q)",
+        {"w2": (256, 6), "w3": (6, 6), "gain": PER_OUTPUT.ravel()}, 100,
+        "adds counts, at a ratio that no uint8 holds, to the sum of a dense layer"),
+    "a huge offset behind padding": (
+        "t = Add (a1, huge)\ns = Conv <pads: ints = [1,1,1,1]> (t, w3)",
+        {"w3": (6, 4, 3, 3), "huge": 1e6}, T,
+        "its sums do not fit into float32 whole numbers, even with 4-bit weights"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_refused_by_name(name: str) -> None:
+    middle, weights, timesteps, reason = LAYERS[name]
+    made = snn(middle, weights)
+    found = refusals(made, timesteps)[-1]
+    assert (found.node, found.reason) == (made.neurons[-1].name, reason)
+    assert "float weights" in found.remedy
+
+
+def test_thresholds_of_columns_are_refused_by_name() -> None:
+    made = snn("s = Conv (a1, w2)", {"step": PER_COLUMN})
+    found = {r.node: r.reason for r in refusals(made)}
+    assert found[made.neurons[0].name] == "its thresholds differ within a channel"
+
+
+@pytest.mark.parametrize(("huge", "bits"), [(3e3, 8), (1e4, 6), (3e4, 5)])
+def test_a_wide_layer_takes_the_bits_that_fit(huge: float, bits: int) -> None:
+    middle = "t = Add (a1, huge)\ns = Conv <pads: ints = [1,1,1,1]> (t, w3)"
+    found = quantise_weights.run(snn(middle, {"w3": (6, 4, 3, 3), "huge": huge}), T)
+    assert [(layer.wide, layer.bits) for layer in found.layers] == [(False, 0), (True, bits)]
+    counts, analog = counts_in_onnxruntime(int8_parts(found.network).whole(), found.network, FEEDS)
+    for layer, values in run(found.network, FEEDS, T, analog).counts.items():
+        np.testing.assert_array_equal(counts[layer], values)
 
 
 def test_what_reads_a_refused_tensor_and_counts_says_so() -> None:

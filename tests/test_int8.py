@@ -194,7 +194,13 @@ def layers_of(name: str, timesteps: int = T) -> dict[str, object]:
     return {e.name: e for e in quantise_weights.run(case(name, timesteps), timesteps).layers}
 
 
-WIDE = ("offset behind padding", "analog skip", "bias in front of padding")
+WIDE = (
+    "offset behind padding",
+    "analog skip",
+    "bias in front of padding",
+    "counts of dense layers",
+    "a pixel on an image",
+)
 
 
 @pytest.mark.parametrize("name", WIDE)

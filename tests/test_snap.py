@@ -189,6 +189,14 @@ def test_weights_on_analog_tensors_among_spikes() -> None:
     refused(spiking.analog_concat(), "changes its weights by")
 
 
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_thresholds_of_rows_or_columns_where_there_are_as_many_channels(shape: tuple) -> None:
+    steps = np.linspace(0.3, 0.9, 8, dtype=np.float32).reshape(shape)
+    body = spiking.FIRST + "c2 = Conv (a1, w2)\n" + build.stair("c2", "last") + spiking.HEAD
+    weights = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 1, 1), "v": (5, 8), "step": steps}
+    refused(spiking.network(body, weights), "a threshold along another axis than the channels")
+
+
 def test_float64() -> None:
     graph = {k: np.asarray(v, np.float64) for k, v in build.PLAIN.items()}
     body = "c1 = Gemm <transB: int = 1> (x, w1)\n" + build.stair("c1", "a1") + "y = Gemm (a1, w2)"
@@ -257,6 +265,22 @@ def test_convert_and_check(ann: Path, form: str) -> None:
     assert checked.equivalence is not None
     assert checked.equivalence.rounding == rounding
     assert checked.equivalence.by_timestep[-1] == made.equivalence.by_timestep[-1]
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+def test_a_step_for_each_column_leaves_the_grids(channels: int, tmp_path: Path) -> None:
+    """As many columns as channels, or not: the SNN is proved without grids."""
+    body = (
+        "c1 = Conv (x, w1)\n" + build.quantised("c1", "a1") + "c2 = Conv (a1, w2)\n"
+        + build.quantised("c2", "last") + spiking.HEAD
+    )  # fmt: skip
+    weights = {"w1": (channels, 3, 1, 1), "w2": (channels, channels, 1, 1), "v": (5, channels)}
+    steps = np.linspace(0.3, 0.9, 8, dtype=np.float32)
+    onnx.save(build.model(body, {**build.PLAIN, **weights, "step": steps}), tmp_path / "net.onnx")
+    made = na_convert.convert(tmp_path / "net.onnx", timesteps=3, data={"x": build.images(8)})
+    assert made.passed
+    assert made.exactness is not None
+    assert "along another axis than the channels" in (made.exactness.reason or "")
 
 
 def test_a_readout_in_which_levels_cancel(tmp_path: Path) -> None:

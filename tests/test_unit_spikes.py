@@ -154,6 +154,24 @@ def test_channels_joined_keep_each_its_own_scale() -> None:
     same_spikes(snn, unit(snn))
 
 
+def test_thresholds_of_columns_are_refused_by_name() -> None:
+    steps = np.linspace(0.3, 0.9, 8, dtype=np.float32)
+    body = spiking.FIRST + "c2 = Conv (a1, w2)\n" + build.stair("c2", "last") + spiking.HEAD
+    weights = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 1, 1), "v": (5, 8), "step": steps}
+    with pytest.raises(NotConvertible, match=r"^Staircase_3: a threshold along another axis"):
+        unit_spikes.run(spiking.network(body, weights))
+
+
+def test_float64_is_refused() -> None:
+    body = "c1 = Gemm (x, w1)\n" + build.stair("c1", "a1") + "y = Gemm (a1, w2)"
+    plain = {name: np.asarray(value, np.float64) for name, value in build.PLAIN.items()}
+    weights = {**plain, "w1": np.ones((6, 8)), "w2": np.ones((8, 5))}
+    snn = spiking.network(body, weights, inputs="double[N,6] x", outputs="double[N,M] y")
+    with pytest.raises(NotConvertible, match="does not compute in float32") as raised:
+        unit_spikes.run(snn)
+    assert "without --unit-spikes" in (raised.value.remedy or "")
+
+
 def test_a_network_with_unit_spikes_stays_as_it_is() -> None:
     snn = unit(spiking.residual())
     again, report = unit_spikes.run(snn)

@@ -79,6 +79,7 @@ class _Lowering:
             (product,) = layer.products
             summed = (channels, *_made(product, self.shapes[product.source]))
             window = window_table(layer.pool, summed, layer.shape)
+        self._require_one_size(layer, summed)
         per_unit = 1 if layer.wide else layer.threshold.reshape(-1)
         shortcuts = tuple(
             Shortcut(self.offsets[s.source],
@@ -99,6 +100,17 @@ class _Lowering:
             layer.resolution,
             window,
         )
+
+    def _require_one_size(self, layer: integer.Layer, summed: tuple[int, ...]) -> None:
+        """ONNX repeats what has one row or column, or one channel, when it is added."""
+        sizes = [self.shapes[s.source] for s in layer.shortcuts]
+        sizes += [(len(p.weight), *_made(p, self.shapes[p.source])) for p in layer.products]
+        if any(size != summed for size in sizes):
+            raise NotConvertible(
+                f"{layer.name!r} cannot be exported: it adds sums or counts of unlike sizes",
+                node=layer.name,
+                remedy="the layout of docs/hardware.md has one size for all that is added",
+            )
 
     def _product(self, product: integer.Product) -> Product:
         offset, shape = self.offsets[product.source], self.shapes[product.source]
