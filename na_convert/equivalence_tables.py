@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 from rich.table import Table
 from rich.text import Text
@@ -40,11 +41,13 @@ def diagnosis_lines(found: Equivalence | None, *, verbose: bool = False) -> list
         return []
     lines = []
     if said.first_bad is not None:
-        layer = next(each for each in found.layers if each.name == said.first_bad)
-        size = percent(layer.relative_error) if layer.relative_error is not None else "not finite"
+        error = next(x.relative_error for x in found.layers if x.name == said.first_bad)
+        size = "not finite"
+        if error is not None and isfinite(error):
+            size = f"{percent(error)} of what it says"
+        cause = f", by {said.cause}" if said.cause else ""
         lines.append(
-            f"first bad layer: {said.first_bad} (error {size} of what it says, at T = "
-            f"{found.timesteps}), by {said.cause}"
+            f"first bad layer: {said.first_bad} (error {size}, at T = {found.timesteps}){cause}"
         )
     if said.advice:
         lines.append(f"advice: {said.advice}")

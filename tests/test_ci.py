@@ -13,8 +13,9 @@ import pytest
 
 from na_convert import api, ci, cli, result_json
 from na_convert.errors import CheckFailed, DataError, UsageError
-from na_convert.limits import Limits, baseline_figures
-from na_convert.results import Equivalence, Figure, Result
+from na_convert.limits import Limits, baseline_figures, limit_figures
+from na_convert.results import Diagnosis, Energy, Equivalence, Figure, Result
+from na_convert.testing import assert_equivalent
 
 CHECK = "check model.onnx model.snn.onnx --data data.npz"
 
@@ -85,6 +86,29 @@ def test_annotations_escape_and_fall_back(result: Result) -> None:
     (line,) = ci.github(None, DataError("50 %\nof it"), Path("snn.onnx"))
     assert line == "::error file=snn.onnx,title=na-convert::50 %25%0Aof it"
     assert ci.github(result, None, Path("snn.onnx"))[-1].startswith("::notice file=snn.onnx")
+
+
+# --- test suites ----------------------------------------------------------------------------------
+
+
+def test_a_failed_assertion_lists_figures_and_advice(
+    failed: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Diagnosis("act0", 0.5, "clipping", "calibrate anew")
+    advised = replace(failed, equivalence=replace(equivalence(failed), diagnosis=said))
+    returning(monkeypatch, CheckFailed("agreement is low", result=advised))
+    (warning,) = [x for x in ci.github(advised, None, Path("a.onnx")) if x.startswith("::warning")]
+    assert warning.endswith("::first bad layer 'act0': calibrate anew")
+    with pytest.raises(AssertionError) as caught:
+        assert_equivalent("model.onnx", "model.snn.onnx", "data.npz")
+    assert str(caught.value).splitlines() == [
+        "agreement is low",
+        "  agreement at T=3: 0.8841, limit 0.9: asked for at least 0.9",
+        "  advice: calibrate anew",
+    ]
+    returning(monkeypatch, CheckFailed("nothing was measured"))
+    with pytest.raises(AssertionError, match=r"^nothing was measured$"):
+        assert_equivalent("model.onnx", "model.snn.onnx", "data.npz")
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -197,3 +221,51 @@ def test_stored_runs_that_cannot_be_compared(
     stored.write_text(change(json.loads(stored.read_text())["equivalence"]))
     with pytest.raises(UsageError, match=message):
         compared(result, stored)
+
+
+def test_what_only_one_run_has_is_left_out(result: Result, stored: Path) -> None:
+    """Another T has other layers and costs; without labels, or at other prices, nothing is
+    comparable."""
+    energy = Energy(4.6, 0.9, "us", 1, 1, 1.0, 1.0, 1.0, 40.0, 3, 8, ())
+    found = replace(equivalence(with_errors(result, 0.9)), energy=energy)
+    rows = tuple(replace(row, snn_accuracy=None) for row in found.by_timestep)
+
+    def left(**changes: Any) -> set[str]:
+        now = replace(result, equivalence=replace(found, **changes))
+        figures = compared(now, stored)
+        return {name for name, figure in figures.items() if not figure.passed}
+
+    def store(**changes: Any) -> None:
+        written = {"timesteps": 0, "energy": {"mac_pj": 4.6, "ac_pj": 0.9, "snn_nj": 20.0}}
+        entries = json.loads(stored.read_text())
+        entries["equivalence"].update(written | changes)
+        stored.write_text(json.dumps(entries))
+
+    store()
+    assert left() == {"baseline layers", "baseline energy"}
+    assert left(timesteps=9) == set()
+    assert left(by_timestep=rows) == {"baseline layers", "baseline energy"}
+    store(energy={"mac_pj": 4.6, "ac_pj": 0.1, "snn_nj": 20.0})
+    assert left() == {"baseline layers"}
+    store(energy={"mac_pj": 4.6, "ac_pj": 0.9, "snn_nj": 0.0}, layers=[])
+    assert left() == set()
+
+
+def test_limits_of_what_the_data_can_say(result: Result) -> None:
+    found = equivalence(result)
+    row = replace(found.by_timestep[-1], agreement_interval=(0.8567, 0.9064))
+    found = replace(found, by_timestep=(*found.by_timestep[:-1], row))
+    first, figure = limit_figures(found, [1, 3], Limits(min_agreement=0.9))
+    assert first.detail == "agreement at T=1 is 0.7100, asked for at least 0.9"
+    assert figure.detail == (
+        "agreement at T=3 is 0.8840 (95 %: 0.8567 to 0.9064), asked for at least 0.9"
+    )
+    assert not figure.passed
+    (drop,) = limit_figures(found, [3], Limits(max_drop=0.02))
+    assert (drop.passed, drop.detail) == (True, "accuracy drops by 0.0170 at T=3, allowed is 0.02")
+    with pytest.raises(UsageError, match="--max-drop needs labels: add `labels` to the data"):
+        limit_figures(
+            replace(found, by_timestep=(replace(row, ann_accuracy=None),)),
+            [3],
+            Limits(max_drop=0.02),
+        )

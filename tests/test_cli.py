@@ -1,18 +1,25 @@
+import io
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from rich.console import Console
 
-from na_convert import __version__, api, cli
+from na_convert import __version__, api, cli, outcome, plots
 from na_convert.arguments import with_command
 from na_convert.data import Preprocessing
-from na_convert.errors import CheckFailed, DataError, NaConvertError, NotConvertible
+from na_convert.errors import CheckFailed, DataError, NaConvertError, NotConvertible, UsageError
 from na_convert.results import Result
 
+from .build import images, low_bit_ann
 from .test_report import validate
 
 COMMANDS = ("convert", "inspect", "check")
@@ -404,3 +411,81 @@ def test_explain_says_what_a_node_is_part_of(capsys: pytest.CaptureFixture[str])
 def test_explain_an_unknown_node(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"inspect {EXAMPLE} --explain nowhere") == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--percentile 0 --calibrate data.npz", "--percentile 0: a number above 0 and up to 100"),
+        ("--percentile 100.5 --calibrate data.npz", "--percentile 100.5: a number above 0"),
+        ("--percentile 99", "--percentile and --per-channel need --calibrate DATA.npz"),
+        ("--per-channel", "--percentile and --per-channel need --calibrate DATA.npz"),
+        ("-o sub/../model.onnx", "-o sub/../model.onnx: would overwrite the input: choose another"),
+        ("--target finn", "--target"),
+        ("--initial-membrane bias", "--target and --initial-membrane are for NIR files"),
+        ("-o net.nir --form step", "a NIR file has no --form and holds float weights"),
+        ("-o net.nir --weights int8", "a NIR file has no --form and holds float weights"),
+    ],
+)
+def test_options_that_exclude_each_other(
+    files: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
+) -> None:
+    (files / "sub").mkdir()
+    onnx.save(low_bit_ann(), files / "model.onnx")
+    np.savez(files / "data.npz", x=images(2))
+    before = (files / "model.onnx").read_bytes()
+    assert run(f"model.onnx {options}") == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert (files / "model.onnx").read_bytes() == before
+
+
+def test_weights_that_there_are_not(files: Path) -> None:
+    onnx.save(low_bit_ann(), files / "model.onnx")
+    with pytest.raises(UsageError, match="--weights int4: one of float, int8 is needed"):
+        api.convert(files / "model.onnx", weights="int4")
+
+
+def test_a_model_is_not_its_own_output(files: Path) -> None:
+    onnx.save(low_bit_ann(), files / "model.onnx")
+    (files / "sub").mkdir()
+    with pytest.raises(UsageError, match="the output would overwrite the model: choose another -o"):
+        api.convert(files / "model.onnx", output=files / "sub/../model.onnx")
+
+
+def test_on_a_terminal_progress_is_shown_and_taken_back(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(outcome, "console_for", lambda *, stderr=False: terminal)
+    with outcome.progress_bar(show=True) as progress:
+        progress("verifying act3", 0.5)
+    assert re.search(r"verifying act3 .*0:00:00", shown.getvalue())
+    assert shown.getvalue().endswith("\x1b[2K")  # the line is empty again
+    before = shown.getvalue()
+    with outcome.progress_bar(show=False) as progress:
+        progress("verifying act4", 0.5)
+    assert shown.getvalue() == before
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
+    """As in ``na-convert --help | head -1``."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "na_convert", "--help"]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_plots_of_a_conversion_and_of_a_check(
+    calls: Calls, files: Path, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: list[tuple[Result, Path]] = []
+    monkeypatch.setattr(plots, "write_plots", lambda *given: drawn.append(given))
+    assert run("model.onnx --plots one -q") == 0
+    assert run("check model.onnx model.snn.onnx --data data.npz --plots two -q") == 0
+    assert drawn == [(result, Path("one")), (result, Path("two"))]

@@ -8,9 +8,22 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from na_convert import cells, report, result_json
+from na_convert import cells, equivalence_tables, html_layers, report, result_json
 from na_convert.errors import SEE_TABLE, CheckFailed, NaConvertError, NotConvertible
-from na_convert.results import BiasCalibration, BiasTrial, Figure, LayerShift, Result
+from na_convert.results import (
+    BiasCalibration,
+    BiasTrial,
+    ClassResult,
+    Diagnosis,
+    Energy,
+    Equivalence,
+    ErrorPart,
+    ErrorSplit,
+    Figure,
+    LayerShift,
+    Result,
+    TimestepResult,
+)
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs/result.schema.json").read_text())
 
@@ -151,6 +164,88 @@ def test_summary_without_labels_has_no_accuracy(result: Result) -> None:
     text = printed(replace(result, equivalence=replace(result.equivalence, by_timestep=rows)))
     assert "accuracy" not in text
     assert "agreement" in text
+
+
+def measured(result: Result) -> Equivalence:
+    """The result's equivalence with all that may be measured."""
+    assert result.equivalence is not None
+    first, second, *others = result.equivalence.layers
+    part = ErrorPart(-0.0004, 0.021)
+    error = ErrorSplit(part, ErrorPart(0.031, 0.06), part, part, ErrorPart(-0.12, 0.25))
+    rows = tuple(
+        TimestepResult(t, 0.9, 0.8, 0.7 if t != 3 else None, 1.5, ann_interval=(0.75, 0.83))
+        for t in range(1, 11)
+    )
+    return replace(
+        result.equivalence, timesteps=10, by_timestep=rows,
+        layers=(replace(first, error=error, relative_error=0.625), replace(second, error=error),
+                *others),
+        by_class=(ClassResult(0, 40, 0.9, 0.85, 0.925), ClassResult(7, 3, 1.0, 0.0, 0.0)),
+        energy=Energy(
+            4.6, 0.9, "Horowitz 2014", 2_500_000, 1000, 1.25e9, 2500.0, 1250.0, 40.0, 10, 17, ()
+        ),
+    )  # fmt: skip
+
+
+def test_what_was_measured_is_shown_where_it_is_asked_for(result: Result) -> None:
+    full = replace(result, equivalence=measured(result))
+    text, brief = printed(full, verbose=True), printed(full)
+    assert "SNN minus ANN at T = 10, in % of an amplitude: mean (mean size)" in text
+    row = r"act0 +0.0 \(2.1\) +3.1 \(6.0\) +0.0 \(2.1\) +0.0 \(2.1\) +-12.0 \(25.0\) +0.62 *\n"
+    assert re.search(row, text)
+    assert re.search(r"act1 .*-12.0 \(25.0\) +- *\n", text)
+    assert "act2  " not in text[text.index("SNN minus ANN") : text.index("Classes at T = 10")]
+    assert re.search(r"\n *0 +40 +90.0 % +85.0 % +92.5 %", text)
+    assert re.search(r"\n *7 +3 +100.0 % +0.0 % +0.0 %", text)
+    for shown in ("SNN minus ANN", "Classes at"):
+        assert shown not in brief
+    assert "4.6 pJ a MAC, 0.9 pJ an accumulate (Horowitz 2014)" in brief
+    assert re.search(r"ANN, float +2.5 M +- +2.5 µJ +100.0 % +1 *\n", brief)
+    assert re.search(r"ANN, at its own bits +2.5 M +- +1.25 µJ +50.0 % +1 *\n", brief)
+    assert re.search(r"SNN +1 k +1.25 G +40 nJ +1.6 % +10 \(pipelined 17\)", brief)
+
+
+def test_of_many_time_steps_powers_of_two_and_the_last_are_shown(result: Result) -> None:
+    text = printed(replace(result, equivalence=measured(result)))
+    rows = re.findall(r"^ *(\d+) +80.0 ± 4.0 % +(\S+ %|-) +(\S+ %|-) +90.0 %", text, re.M)
+    assert [(int(t), snn, drop) for t, snn, drop in rows] == [
+        (t, "70.0 %", "10.0 %") for t in (1, 2, 4, 8, 10)
+    ]
+    few = measured(result)
+    few = replace(few, by_timestep=few.by_timestep[:8])
+    text = printed(replace(result, equivalence=few))
+    assert re.search(r"\n *3 +80.0 ± 4.0 % +- +- +90.0 %", text)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "said"),
+    [
+        (0.625, "clipping", "act0 (error 62.5 % of what it says, at T = 10), by clipping"),
+        (math.inf, "unevenness", "act0 (error not finite, at T = 10), by unevenness"),
+        (0.7, None, "act0 (error 70.0 % of what it says, at T = 10)"),
+    ],
+)
+def test_the_diagnosis_is_a_line_each(
+    result: Result, error: float, cause: str | None, said: str
+) -> None:
+    found = measured(result)
+    layers = (replace(found.layers[0], name="act0", relative_error=error), *found.layers[1:])
+    advice = "more steps" if cause else ""
+    diagnosis = Diagnosis("act0", 0.5, cause, advice, ("accuracy: no labels",))
+    found = replace(found, layers=layers, diagnosis=diagnosis)
+    lines = [f"first bad layer: {said}"] + ["advice: more steps"] * bool(cause)
+    assert equivalence_tables.diagnosis_lines(found) == lines
+    verbose = equivalence_tables.diagnosis_lines(found, verbose=True)
+    assert verbose == [*lines, "not known: accuracy: no labels"]
+    page = html_layers.why(found)
+    assert f"<code>act0</code>, by {cause or 'nothing measured'}" in page
+    assert ("More steps." in page) == bool(cause)
+    validate(result_json.to_json(replace(result, equivalence=found)), "convert")
+
+
+def test_nothing_measured_is_no_diagnosis(result: Result) -> None:
+    assert equivalence_tables.diagnosis_lines(None) == []
+    assert equivalence_tables.diagnosis_lines(result.equivalence) == []
 
 
 def test_refusals_are_one_table_with_names_as_they_are(refused: Result) -> None:
