@@ -93,8 +93,6 @@ def _in_one_window(
         where = tuple(slice(o, o + k) for o, k in zip(offset, term.weight.shape[2:], strict=True))
         weight[(slice(None), slice(None), *where)] = term.weight
         widened.append(Term(term.source, weight, window))
-    if _output_size(widened[0], window) != size:
-        return None
     return _side_by_side(name, widened, window, moves)
 
 

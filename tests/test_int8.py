@@ -237,6 +237,23 @@ def test_tied_thresholds_are_the_largest_of_the_chain() -> None:
     assert found.outputs[T]["y"].shape == (2, 5)
 
 
+def test_thresholds_per_channel_are_tied_channel_by_channel() -> None:
+    body, weights = CASES["identity shortcut"]
+    steps = np.array([0.3, 0.5, 0.45, 0.6], np.float32).reshape(4, 1, 1)
+    snn = network_of(body, {**weights, "third": steps})
+    first, _, last = (n.name for n in snn.neurons)
+    tied = tie_shortcuts(snn)
+    largest = np.maximum(3 * steps, 1.2).ravel()
+    for neuron in (n for n in tied.network.neurons if n.name in (first, last)):
+        assert neuron.threshold == neuron.amplitude == pytest.approx(largest.tolist())
+    assert tied.raised == {first: pytest.approx(1.8 / 1.2), last: pytest.approx(1.2 / 0.9)}
+    assert quantise_weights.run(tied.network, T).layers[-1].resolution == 1
+    wanted, found = (simulate(net, FEEDS, 1, record=[first]) for net in (snn, tied.network))
+    theta = largest.reshape(4, 1, 1)
+    fires = wanted.currents[first][0] >= theta / 2
+    np.testing.assert_allclose(found.spikes[first][0], fires * theta, rtol=1e-6)
+
+
 def test_what_a_ratio_leaves_over_goes_through_the_convolution() -> None:
     """At T = 16 uint8 has room for a resolution of 7 or less."""
     snn = case("identity shortcut", 16)
@@ -271,19 +288,20 @@ def test_weights_on_a_grid_stay_as_they_are() -> None:
         np.testing.assert_array_equal(kept[channel], factor * grid[channel])
 
 
-def test_typical_activations_correct_the_mean_error() -> None:
+@pytest.mark.parametrize(("name", "index"), [("plain", 1), ("gemm", 2)])
+def test_typical_activations_correct_the_mean_error(name: str, index: int) -> None:
     """Biases make up for what rounding does to the mean current of each channel."""
-    snn = case("plain")
+    snn = case(name)
     rng = np.random.default_rng(0)
-    spikes = rng.uniform(0, 1, (4, 8, 8))
-    source, layer = snn.neurons[0], snn.neurons[1]
+    source, layer = snn.neurons[index - 1], snn.neurons[index]
+    spikes = rng.uniform(0, 1, source.shape)
     means = {}
     for typical in (None, {source.output: spikes}):
         network = quantise_weights.run(snn, T, typical).network
         seen_as = view(network)
         from na_convert.snn import neuron_nodes
 
-        current = neuron_nodes(seen_as.graph)[1].inputs[0].name
+        current = neuron_nodes(seen_as.graph)[index].inputs[0].name
         given = {source.output: spikes[None]}
         means[typical is None] = evaluate(seen_as.graph, given, [current])[current]
     node = next(n for n in neuron_nodes(snn.graph) if n.name == layer.name)
@@ -292,9 +310,10 @@ def test_typical_activations_correct_the_mean_error() -> None:
         node.inputs[0].name
     ]
     errors = {
-        plain: np.abs((found - wanted).mean(axis=(0, 2, 3))).max() for plain, found in means.items()
+        plain: np.abs((found - wanted).reshape(len(wanted[0]), -1).mean(axis=1)).max()
+        for plain, found in means.items()
     }
-    half_a_unit = worth(network, network.layers[1]).max() / 2  # biases are whole units
+    half_a_unit = worth(network, network.layers[index]).max() / 2  # biases are whole units
     assert errors[False] <= 1.001 * half_a_unit < errors[True]
 
 
