@@ -91,9 +91,9 @@ def _rescaled(node: gs.Node, scales: Scales, shapes: Shapes) -> OnGrid:
                 ratio = sums[output] / of[tensor.name]
                 made.factors[position] = _spread(node, ratio, rank)
     elif made.kind == "neuron":
-        found = parameters(node)
-        made.threshold = _neuron_value(found.threshold, of[node.inputs[0].name])
-        made.amplitude = np.round(_neuron_value(found.amplitude, of[output]))
+        found, axes = parameters(node), len(size or ())
+        made.threshold = _neuron_value(found.threshold, of[node.inputs[0].name], axes)
+        made.amplitude = np.round(_neuron_value(found.amplitude, of[output], axes))
     return made
 
 
@@ -121,10 +121,12 @@ def _spread(node: gs.Node, scale: Scale, rank: int | None) -> Array:
     return per_axis(scale, rank or 0)
 
 
-def _neuron_value(value: Array, scale: Scale) -> Array:
-    """A parameter on the scale; 1 where only the rounding of the scale keeps it from 1."""
-    values = np.asarray(value, np.float64)
-    values = values * scale.reshape([-1, *[1] * (values.ndim - 1)] if scale.size > 1 else ())
+def _neuron_value(value: Array, scale: Scale, axes: int) -> Array:
+    """A parameter on the scale; 1 where only the rounding of the scale keeps it from 1.
+
+    ``axes`` of a sample of the neurons.
+    """
+    values = np.asarray(value, np.float64) * per_axis(scale, axes, 0)
     return np.where(np.abs(values - 1) < 1e-9, 1.0, values)
 
 

@@ -87,6 +87,22 @@ def shared_sum() -> Snn:
     return network(body, {**SHAPES, "w3": (4, 4, 3, 3), "step2": 0.3})
 
 
+def shared_current() -> Snn:
+    """Two layers on one current: one threshold, and one for each channel."""
+    steps = np.linspace(0.2, 0.6, 8, dtype=np.float32).reshape(8, 1, 1)  # as many as columns
+    body = (
+        FIRST
+        + f"c2 = Conv {CONV} (a1, w2)\n"
+        + build.stair("c2", "a2")
+        + build.stair("c2", "b2", step="steps")
+        + f"c3 = Conv {CONV} (a2, w3)\nd3 = Conv (b2, w4)\ns3 = Add (c3, d3)\n"
+        + build.stair("s3", "last")
+        + HEAD
+    )
+    weights = {"w2": (8, 4, 3, 3), "w3": (4, 8, 3, 3), "w4": (4, 8, 1, 1), "steps": steps}
+    return network(body, {**SHAPES, **weights})
+
+
 def encoded_input() -> Snn:
     """A quantiser on the network's input: analog, and constant over time."""
     body = (
@@ -188,6 +204,7 @@ NETWORKS: dict[str, Callable[[], Snn]] = {
         concat,
         analog_concat,
         shared_sum,
+        shared_current,
         encoded_input,
         max_pool,
         depthwise,

@@ -106,7 +106,7 @@ def test_thresholds_and_spikes_are_whole(name: str) -> None:
         found = parameters(node)
         assert np.all(found.amplitude == (3 if name == "offset" and node.outputs[0].outputs[0].op
                                           == "Add" else 1))  # fmt: skip
-        if name != "shared_sum":
+        if not name.startswith("shared"):
             assert np.all(found.threshold == 1)
 
 
@@ -187,6 +187,16 @@ def refused(snn: Snn, reason: str) -> None:
 
 def test_weights_on_analog_tensors_among_spikes() -> None:
     refused(spiking.analog_concat(), "changes its weights by")
+
+
+def test_a_threshold_per_channel_before_a_matrix_on_rows() -> None:
+    steps = np.linspace(0.3, 0.9, 4, dtype=np.float32).reshape(4, 1, 1)
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1, b1)\n" + build.stair("c1", "a1", step="steps")
+        + "c2 = MatMul (a1, square)\n" + build.stair("c2", "last") + spiking.HEAD
+    )  # fmt: skip
+    weights = {**spiking.SHAPES, "steps": steps, "square": (8, 8)}
+    refused(spiking.network(body, weights), "in front of or behind a stack of matrices")
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
