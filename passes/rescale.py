@@ -54,10 +54,7 @@ def _convolution(node: gs.Node, weight: Array, given: Scale, wanted: Scale) -> A
     transposed = is_standard(node, "ConvTranspose")
     first, second = (1 / given, wanted) if transposed else (wanted, 1 / given)
     space = [1] * (weight.ndim - 2)
-    if first.size > 1:
-        weight = weight * first.reshape(-1, 1, *space)
-    elif first.size == 1:
-        weight = weight * first.reshape(())
+    weight = weight * per_axis(first, weight.ndim, 0)
     if second.size > 1:
         grouped = weight.reshape(group, -1, *weight.shape[1:])
         weight = (grouped * second.reshape(group, 1, -1, *space)).reshape(weight.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from na_convert.runtime import session
 from na_convert.snn import Snn
 from na_convert.spec import check_graph
 
-from . import build
+from . import build, spiking
 from .int8_cases import CASES, case
 
 T = 3
@@ -118,3 +119,31 @@ def test_what_has_no_grid_stays_with_the_reason() -> None:
     assert exactness.reason is not None
     assert "Exp" in exactness.reason
     assert exactness_of(found) is None
+
+
+def test_a_current_of_unknown_size_has_no_grid() -> None:
+    """One that joins sums of spikes alone: no neurons say how large its images are."""
+    body = (
+        spiking.FIRST
+        + f"c2 = Conv {spiking.CONV} (a1, w2)\nd2 = Conv {spiking.CONV} (x, w4)\n"
+        + "s2 = Add (c2, d2)\n" + build.stair("s2", "last") + spiking.HEAD
+    )  # fmt: skip
+    weights = {**spiking.SHAPES, "w4": (4, 3, 3, 3)}
+    snn = spiking.network(body, weights, inputs="float[N,3,H,W] x")
+    found, exactness = exact_stem.run(snn, BOUNDS, T)
+    assert found is snn
+    assert exactness.reason == "d2: the size of its image is not known"
+
+
+def test_an_input_that_is_a_current_itself_is_exact_as_it_is() -> None:
+    snn = case("plain", T)
+    graph = snn.graph.copy()
+    encode = next(n for n in graph.nodes if n.op == "Encode")
+    graph.inputs[0].shape = ["N", 4, 8, 8]
+    encode.inputs = [graph.inputs[0]]
+    direct = replace(snn, graph=graph.cleanup())
+    found, exactness = exact_stem.run(direct, BOUNDS, T)
+    assert exactness.exact
+    assert exactness_of(found) == exactness
+    assert [n.op for n in found.graph.nodes] == [n.op for n in direct.graph.nodes]
+    assert not grids_of(found).rounds

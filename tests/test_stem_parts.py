@@ -18,6 +18,7 @@ import na_convert
 from na_convert.evaluate import evaluate
 from na_convert.exactness import grids_of
 from na_convert.runtime import session
+from na_convert.unit_scale import NotExact
 
 from . import build, spiking
 
@@ -61,6 +62,13 @@ def test_both_brackets_stay_below_2_to_the_24(
     reach = bound * np.abs(weight).sum(axis=1).max() + np.abs(bias).max()
     assert np.max(np.abs(total - (weight @ x + bias))) < 2.0**-15 * reach
     assert stem.error < 1e-3
+
+
+def test_equal_weights_on_many_inputs_are_refused() -> None:
+    """Each is two thirds of a unit of the grid, rounded to one: the sums grow by half."""
+    weight = np.full((1, 12000), 1.35)
+    with pytest.raises(NotExact, match="its sums leave 2\\^24 units, in two parts as well"):
+        divided(GEMM, Weights(weight, None), (-1.0, 1.0))
 
 
 BODIES = {
