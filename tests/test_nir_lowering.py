@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from na_convert.passes import unit_spikes
+from na_convert.passes import snap, unit_spikes
 
+from na_convert import runtime
 from na_convert.errors import NotConvertible
 from na_convert.evaluate import evaluate
 from na_convert.nir_file import geometry, maxima, movement, outside
@@ -443,6 +445,84 @@ def test_where_elements_come_from_is_found_by_moving_numbers() -> None:
     assert movement.positions(graph, {"x": x}, "r", (2, 3, 4), "y") is None
     assert movement.channel_selection(index, (2, 3, 4)) is None
     assert movement.strided_selection(index, (2, 3, 4)) is None
+
+
+@pytest.mark.parametrize(
+    "moving",
+    [
+        "t = Reshape (r, [all])",  # no batch
+        "t = Transpose <perm: ints = [1, 0, 2]> (r)",  # samples side by side
+        "t = Concat <axis: int = 0> (r, r)",
+        "t = Mul (r, half)",  # numbers of its own
+        "t = Add (r, r)",  # positions that there are not
+        "back = Constant <value_ints: ints = [1, 0]> ()\nt = Gather <axis: int = 0> (r, back)",
+    ],
+)
+def test_what_mixes_samples_or_computes_moves_no_elements(moving: str) -> None:
+    body = "r = Identity (x)\n" + moving.replace("[all]", "all") + "\ny = Neg (t)"
+    weights = {"all": np.array([-1]), "half": 0.5}
+    used = {k: v for k, v in weights.items() if k in body}
+    graph, _ = build.graph(body, used, inputs="float[2,2,3] x", outputs="float[A] y")
+    feeds = {"x": np.zeros((2, 2, 3), np.float32)}
+    assert movement.positions(graph, feeds, "r", (2, 3), "t") is None
+
+
+PIXELS = np.arange(24).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("index", "selected"),
+    [
+        (PIXELS, ([0, 1], (1, 1))),
+        (PIXELS[::-1, ::2, ::4], ([1, 0], (2, 4))),
+        (np.where(PIXELS < 12, PIXELS, -1)[:, ::2], ([0, -1], (2, 1))),
+        (PIXELS.reshape(2, 12), None),  # other axes
+        (PIXELS[:, 1:], None),  # not from the first pixel on
+        (PIXELS[:, :, [0, 3, 2]], None),
+        (PIXELS[:, :, :3], None),
+    ],
+)
+def test_every_nth_pixel_of_some_channels(
+    index: np.ndarray, selected: tuple[list[int], tuple[int, ...]] | None
+) -> None:
+    found = movement.strided_selection(index, (2, 3, 4))
+    if selected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found[0].tolist(), found[1]) == selected
+
+
+def test_an_output_with_its_pixels_in_another_order_is_named() -> None:
+    body = spiking.FIRST + "y = Transpose <perm: ints = [0, 1, 3, 2]> (a1)"
+    snn, _ = unit_spikes.run(spiking.network(body, spiking.SHAPES))
+    with pytest.raises(NotConvertible, match=r"'y' has the pixels of 'a1.*' in another order") as e:
+        lower(snn, spiking.samples(snn, 2))
+    assert [(refusal.node, refusal.op) for refusal in e.value.refused] == [("y", "output")]
+
+
+def test_an_input_on_a_grid_is_rounded_by_the_model_that_computes_what_the_file_takes() -> None:
+    body = (
+        "p = MaxPool <kernel_shape: ints = [2,2], strides: ints = [2,2]> (x)\n"
+        f"c1 = Conv {spiking.CONV} (p, w1, b1)\n" + build.stair("c1", "last") + spiking.HEAD
+    )  # fmt: skip
+    made, found = snap.run(unit_spikes.run(spiking.network(body, spiking.SHAPES))[0], {"x": 4.0}, 8)
+    assert found.exact, found.reason
+    feeds = spiking.samples(made, 3)
+    encoded = encode(made, "metadata")
+    network = lower(encoded.snn, {"x": feeds["x"][:2]})
+    metadata = outside.described(encoded, network)
+    (grid,) = encoded.grids.values()
+    assert list(encoded.grids) == ["x"]
+    assert np.any(feeds["x"] % grid)
+    x = outside.input_values(metadata, feeds, "net.nir")
+    rounded = np.round(feeds["x"] / grid) * grid
+    np.testing.assert_array_equal(x, rounded.reshape(3, 3, 4, 2, 4, 2).max((3, 5)))
+    proto = onnx.ModelProto.FromString(metadata[outside.MODEL].tobytes())
+    np.testing.assert_array_equal(runtime.run(proto, feeds)[network.input], x)
+    wanted = numpy_engine(made, 3, [n.name for n in made.neurons], np.float64)(feeds)
+    for name, node in network.layers.items():
+        np.testing.assert_array_equal(run(network, x, 3).spikes[node], wanted.spikes[name])
 
 
 def test_a_pulse_starts_every_membrane_at_half_a_threshold() -> None:

@@ -90,6 +90,8 @@ def average(node: gs.Node, value_of: ValueOf, to: Builder) -> Value:
             "an average pool with padding or part of a window at the border",
             "train it without padding and ceil_mode, or as a convolution",
         )
+    if any(d != 1 for d in _per_axis(node, "dilations", len(kernel))):
+        raise Unfit("an average pool with dilations", "train it as a dilated convolution")
     return _pooled(node, value, kernel, strides, 1 / prod(kernel), to)
 
 
