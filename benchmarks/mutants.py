@@ -1,0 +1,285 @@
+"""How many small faults in `passes/` and the neurons do the tests find?
+
+Mutants are drawn at random (a place, then one of Cosmic Ray's operators there), and each is given
+to the tests that run the mutated line: those of the module's own test file first, then those that
+run the fewest lines, until one fails or the time is up. A mutant that no test fails on counts as
+survived, also where the time was up; one that a test hangs on for a minute counts as killed.
+
+    pip install cosmic-ray pytest-cov
+    pytest --cov=na_convert --cov=passes --cov-context=test
+    python benchmarks/mutants.py .coverage --count 120 --out mutants.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+from coverage import CoverageData
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = (*sorted((ROOT / "passes").glob("*.py")), ROOT / "na_convert" / "neurons.py")
+HANGS = 60  # seconds of one test
+MOST_TESTS = 150  # of one mutant
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where mutants can be made: lines and columns as in the file; (operator, occurrence) each."""
+
+    file: str
+    start: tuple[int, int]
+    end: tuple[int, int]
+    mutations: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One mutant; ``verdict`` is killed, hangs, survived, time, or uncovered."""
+
+    file: str
+    line: int
+    operator: str
+    before: str
+    after: str
+    verdict: str
+    tests: int
+    seconds: float
+
+
+def main() -> None:
+    given = _arguments()
+    chance = random.Random(given.seed)
+    places = [place for file in FILES for place in _places(file)]
+    print(f"{len(places)} places in {len(FILES)} files", flush=True)
+    covered = Covered(given.coverage)
+    _preload()
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = _checkout(Path(folder))
+        for number, place in enumerate(chance.sample(places, given.count), start=1):
+            outcome = _tried(place, covered, copy, given.seconds, chance)
+            outcomes.append(outcome)
+            print(f"{number}/{given.count} {_line(outcome)}", flush=True)
+            if given.out:
+                Path(given.out).write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
+    _summary(outcomes)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("coverage", help="data of a run of the tests with --cov-context=test")
+    parser.add_argument("--count", type=int, default=120, help="mutants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=120, help="for the tests of one mutant")
+    parser.add_argument("--out", help="a JSON file of all mutants")
+    return parser.parse_args()
+
+
+# --- where mutants can be made --------------------------------------------------------------------
+
+
+def _places(file: Path) -> Iterator[Place]:
+    """Those of ``file``, but for annotations, which are never evaluated, and `is` for equality,
+    which is the same for small numbers."""
+    source = file.read_text()
+    tree, notes = get_ast(source), _annotations(source)
+    found: dict[tuple[tuple[int, int], tuple[int, int]], list[tuple[str, int]]] = {}
+    for name in operator_names():
+        if name.endswith(("_Is", "_IsNot")) or "Variable" in name:
+            continue
+        operator = get_operator(name)()
+        occurrence = 0
+        for node in ast_nodes(tree):
+            for start, end in operator.mutation_positions(node):
+                if not any(low <= start < high for low, high in notes):
+                    found.setdefault((start, end), []).append((name, occurrence))
+                occurrence += 1
+    for (start, end), mutations in sorted(found.items()):
+        yield Place(str(file.relative_to(ROOT)), start, end, tuple(mutations))
+
+
+def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    found: list[ast.expr | None] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            found.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef):
+            found.append(node.returns)
+    return [
+        ((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0))
+        for n in found
+        if n is not None
+    ]
+
+
+# --- the tests of a place -------------------------------------------------------------------------
+
+
+class Covered:
+    """Which tests run which lines."""
+
+    def __init__(self, path: str) -> None:
+        data = CoverageData(path)
+        data.read()
+        self._tests: dict[str, dict[int, set[str]]] = {}
+        self._lines: Counter[str] = Counter()  # of each test, in all files
+        for measured in data.measured_files():
+            lines = {
+                line: {name.partition("|")[0] for name in names} - {""}
+                for line, names in data.contexts_by_lineno(measured).items()
+            }
+            self._lines.update(name for names in lines.values() for name in names)
+            for file in FILES:
+                if measured.endswith(f"/{file.relative_to(ROOT)}"):
+                    self._tests[str(file.relative_to(ROOT))] = lines
+
+    def tests(self, place: Place) -> list[str]:
+        """Those that run a line of ``place``; where it runs on import, those that run its file."""
+        lines = self._tests.get(place.file, {})
+        here = [lines[n] for n in range(place.start[0], place.end[0] + 1) if n in lines]
+        found = set().union(*here)
+        if here and not found:
+            found = set().union(*lines.values())
+        own = f"tests/test_{Path(place.file).stem}.py::"
+        tests = sorted(found, key=lambda t: (not t.startswith(own), self._lines[t], t))
+        return tests[:MOST_TESTS]
+
+
+# --- one mutant -----------------------------------------------------------------------------------
+
+
+def _checkout(folder: Path) -> Path:
+    """A copy of what git tracks, for mutants to be made in."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(None, names.split("\0")):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target, follow_symlinks=False)
+    return folder
+
+
+def _tried(
+    place: Place, covered: Covered, copy: Path, seconds: float, chance: random.Random
+) -> Outcome:
+    operator, occurrence = chance.choice(place.mutations)
+    target = copy / place.file
+    source = target.read_text()
+    mutant = mutate_code(source, get_operator(operator)(), occurrence)
+    before, after = _difference(source, mutant)
+    tests = covered.tests(place)
+    start = time.monotonic()
+    verdict = "uncovered"
+    if tests:
+        written = target.stat().st_mtime
+        try:
+            target.write_text(mutant)
+            os.utime(target, (written + 2, written + 2))  # so that no stale .pyc is taken for it
+            verdict = _run(tests, copy, seconds)
+        finally:
+            target.write_text(source)
+            os.utime(target, (written + 4, written + 4))
+    took = time.monotonic() - start
+    line, name = place.start[0], operator.rpartition("/")[2]
+    return Outcome(place.file, line, name, before, after, verdict, len(tests), took)
+
+
+def _difference(before: str, after: str) -> tuple[str, str]:
+    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
+    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
+
+
+def _preload() -> None:
+    """What the tests import that is not ours, once: each mutant's process is a fork of this one."""
+    import hypothesis  # noqa: F401
+    import onnx_graphsurgeon  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import pytest  # noqa: F401
+    import torch  # noqa: F401
+
+
+def _run(tests: list[str], copy: Path, seconds: float) -> str:
+    progress = copy / "progress"
+    progress.write_text("")
+    child = os.fork()
+    if child == 0:
+        _test(tests, copy, progress)
+    end, last, since = time.monotonic() + seconds, "", time.monotonic()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        now = time.monotonic()
+        text = progress.read_text()
+        if text != last:
+            last, since = text, now
+        if now > end or now - since > HANGS:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "hangs" if now - since > HANGS else "time"
+        time.sleep(0.1)
+
+
+def _test(tests: list[str], copy: Path, progress: Path) -> None:
+    """In the child: run ``tests`` on the copy, up to the first that fails; never returns."""
+    import pytest
+
+    class Progress:
+        def pytest_runtest_logstart(self, nodeid: str) -> None:
+            progress.write_text(nodeid)
+
+    os.setsid()
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.path[:] = [str(copy), *(p for p in sys.path if Path(p).resolve() != ROOT)]
+    sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    code = 1
+    try:
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "", "--no-header", "--no-cov"]
+        code = int(pytest.main([*options, *tests], plugins=[Progress()]))
+    finally:
+        os._exit(code)
+
+
+# --- the result -----------------------------------------------------------------------------------
+
+
+def _line(outcome: Outcome) -> str:
+    place = f"{outcome.file}:{outcome.line}"
+    took = f"{outcome.tests} tests, {outcome.seconds:.0f} s"
+    if outcome.verdict in ("killed", "hangs"):
+        return f"{outcome.verdict:9} {place} {outcome.operator} ({took})"
+    change = f"    - {outcome.before}\n    + {outcome.after}"
+    return f"{outcome.verdict:9} {place} {outcome.operator} ({took})\n{change}"
+
+
+def _summary(outcomes: list[Outcome]) -> None:
+    verdicts = Counter(outcome.verdict for outcome in outcomes)
+    killed = verdicts["killed"] + verdicts["hangs"]
+    print(dict(verdicts))
+    print(f"killed {killed} of {len(outcomes)}: {100 * killed / len(outcomes):.1f} %")
+
+
+if __name__ == "__main__":
+    main()
