@@ -4,7 +4,9 @@ Cases, each with its test:
 
 * ``QLinearConv``, ``QLinearMatMul``, ``QGemm`` (weights dequantised, bias int32 in its own scale)
 * ``QLinearAdd``, ``QLinearMul``, ``QLinearGlobalAveragePool``, ``QLinearAveragePool``,
-  ``QLinearConcat``, ``QLinearSigmoid``, ``QLinearLeakyRelu`` (domain com.microsoft)
+  ``QLinearConcat``, ``QLinearSigmoid``, ``QLinearLeakyRelu``, ``QLinearWhere`` (domain
+  com.microsoft)
+* ``QLinearSoftmax`` (com.microsoft), over one axis or, as before opset 13, over all from one on
 * ``ConvInteger``, ``MatMulInteger``: float convolution of the values less their zero point
 * operators that only move values (MaxPool, Flatten, Reshape, Transpose, ...) between
   QuantizeLinear and DequantizeLinear: moved behind DequantizeLinear, where values are floats
@@ -164,6 +166,27 @@ def _unary(op: str) -> Callable[[Builder, gs.Node], bool]:
     return take_apart
 
 
+def _qlinear_softmax(b: Builder, node: gs.Node) -> bool:
+    """Before opset 13 a softmax was over all axes from ``axis`` on together, 1 by default."""
+    x = _as_float(b, node.inputs[0], node.inputs[1], _optional(node, 2))
+    name = b.base(node)
+    if int(node.attrs["opset"]) >= 13:
+        y = b.emit("Softmax", [x], f"{name}_float", {"axis": int(node.attrs.get("axis", -1))})
+        return _requantise(b, node, y, 3, 4)
+    flat = b.emit("Flatten", [x], f"{name}_flat", {"axis": int(node.attrs.get("axis", 1))})
+    shares = b.emit("Softmax", [flat], f"{name}_shares", {"axis": -1})
+    shape = b.emit("Shape", [x], f"{name}_shape")
+    y = b.emit("Reshape", [shares, shape], f"{name}_float")
+    return _requantise(b, node, y, 3, 4)
+
+
+def _qlinear_where(b: Builder, node: gs.Node) -> bool:
+    first = _as_float(b, node.inputs[1], node.inputs[2], _optional(node, 3))
+    second = _as_float(b, node.inputs[4], node.inputs[5], _optional(node, 6))
+    y = b.emit("Where", [node.inputs[0], first, second], f"{b.base(node)}_float")
+    return _requantise(b, node, y, 7, 8)
+
+
 def _qlinear_concat(b: Builder, node: gs.Node) -> bool:
     parts = [_as_float(b, *node.inputs[k : k + 3]) for k in range(2, len(node.inputs), 3)]
     y = b.emit("Concat", parts, f"{b.base(node)}_float", node.attrs)
@@ -297,6 +320,8 @@ _TAKE_APART: dict[tuple[str, str], Callable[[Builder, gs.Node], bool]] = {
     (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
     (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
     (MICROSOFT, "QLinearConcat"): _qlinear_concat,
+    (MICROSOFT, "QLinearSoftmax"): _qlinear_softmax,
+    (MICROSOFT, "QLinearWhere"): _qlinear_where,
     (MICROSOFT, "QuantizeLinear"): _standard_if_possible,
     (MICROSOFT, "DequantizeLinear"): _standard_if_possible,
     (MICROSOFT, "FusedConv"): _fused("Conv"),

@@ -29,6 +29,7 @@ DENSE = {
     "wz": np.int8(0),
     "k": RNG.integers(-900, 900, 4).astype(np.int32),
 }
+SHARES = {"t": np.float32(1 / 256), "o": np.uint8(0)}
 IMAGE, ROW = "float[N,3,8,8] x", "float[N,6] x"
 CHAIN = "q = QuantizeLinear (x, s, z)\n {}\n y = DequantizeLinear (p, t, o)"
 
@@ -74,6 +75,15 @@ OPERATORS = {
         "p = com.microsoft.QLinearLeakyRelu <alpha = 0.1> (q, s, z, t, o)", {}, IMAGE, "LeakyRelu"),
     "QLinearSigmoid": (
         "p = com.microsoft.QLinearSigmoid (q, s, z, t, o)", {}, IMAGE, "Sigmoid"),
+    "QLinearSoftmax": (
+        "p = com.microsoft.QLinearSoftmax <opset = 13, axis = 1> (q, s, z, t, o)",
+        SHARES, IMAGE, "Softmax"),
+    "QLinearSoftmax before opset 13": (
+        "p = com.microsoft.QLinearSoftmax <opset = 12, axis = 2> (q, s, z, t, o)",
+        SHARES, IMAGE, "Softmax"),
+    "QLinearWhere": (
+        "p = com.microsoft.QLinearWhere (c, q, s, z, q, s, z, t, o)",
+        {"c": np.asarray([[True], [False]] * 4)}, IMAGE, "Where"),
 }  # fmt: skip
 
 
