@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .evaluate import evaluate
 from .graph import is_ours
+from .input_quantisers import as_in_file
 from .layers import Layer
 from .neurons import IFState
 from .replay import relative_error
@@ -71,14 +72,17 @@ def compare_engines(
     outputs' relative error.
 
     ``run`` must hold the currents and spikes of these layers, and of the layers ``before`` from
-    which their currents and the outputs come, for at least ``timesteps`` steps.
+    which their currents and the outputs come, for at least ``timesteps`` steps. The input's
+    quantisers, at whose edges a rounding moves every current behind, are the file's in numpy, too.
     """
     graph = network.graph
     encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
     ends = [n for n in graph.nodes if is_ours(n, "Decode")] if outputs else []
     decoded = {n.outputs[0].name: n.inputs[0].name for n in ends}
     tensors = [*(layer.current for layer in layers), *decoded.values()]
-    constant = {**feeds, **evaluate(graph, feeds, encoded)}
+    dtype = run.currents[layers[0].name].dtype
+    constant = {**feeds, **as_in_file(network, feeds, dtype)}
+    constant |= evaluate(graph, constant, encoded)
     advance = layers_with_state()  # for max-pools only: the neurons are cut off
     watched = [_Watched(layer, run.currents[layer.name][0]) for layer in layers]
     total: dict[str, Array] = {}

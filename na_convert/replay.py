@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from .activation import Staircase
 from .evaluate import evaluate
 from .exactness import exactness_of, moved_off_grid
+from .input_quantisers import in_snn, input_quantisers
 from .layers import Layer, group_sources, in_groups, match_layers, reference_values, split_by_owner
 from .neurons import IFState
 from .snn import Snn
@@ -119,6 +120,7 @@ def replay(
     layers = match_layers(network, staircase_ann)
     grouped = in_groups(layers, at_once)
     before = [group_sources(network, layers, group) for group in grouped]
+    quantisers = input_quantisers(staircase_ann, layers)
     outputs = [t.name for t in ann.outputs]
     on_grid = exactness_of(network) is not None
     merged: list[LayerReplay] = []
@@ -126,12 +128,14 @@ def replay(
     for index, feeds in enumerate(batches):
         found: list[LayerReplay] = []
         known: dict[str, Array] = {}  # the ANN's activations that layers to come need
+        entering = _tensors(ann, staircase_ann, feeds, [q.output for q in quantisers])
+        given = {**feeds, **in_snn(quantisers, network.graph, entering)}
         for number, group in enumerate(grouped):
             ends = outputs if number == len(grouped) - 1 else []
             values = _values(ann, staircase_ann, group, {**feeds, **known}, ends)
             known.update({layer.neuron.output: values[layer.neuron.output] for layer in group})
             currents, noise = _currents(
-                network, group, before[number], known, feeds, ends, seed=index, on_grid=on_grid
+                network, group, before[number], known, given, ends, seed=index, on_grid=on_grid
             )
             found += [_replay_layer(layer, values, currents, noise, on_grid) for layer in group]
             later = {each.neuron.output for each in chain(*before[number + 1 :])}
@@ -154,6 +158,17 @@ def _values(
 ) -> dict[str, Array]:
     """The ANN's activations, what they are functions of, and its ``outputs``."""
     names = [name for layer in layers for name in (layer.neuron.output, layer.root)]
+    return _tensors(ann, staircase_ann, feeds, names, outputs)
+
+
+def _tensors(
+    ann: gs.Graph,
+    staircase_ann: gs.Graph,
+    feeds: Mapping[str, Array],
+    names: Sequence[str],
+    outputs: Sequence[str] = (),
+) -> dict[str, Array]:
+    """``names`` as the ANN has them, in float64, and its ``outputs``."""
     own, others = split_by_owner(ann, names)
     return reference_values(
         lambda given: evaluate(ann, given, [*own, *outputs]),

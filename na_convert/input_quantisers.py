@@ -1,0 +1,85 @@
+"""Quantisers of the input: staircases in front of every neuron, which stay what they are.
+
+A float error decides at their edges, too, and one level of a pixel moves all currents around it.
+Where ANN and SNN are compared behind them, both get the ANN's levels; the levels themselves are
+compared by `round_trip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .activation import Staircase, read_activation
+from .evaluate import evaluate
+from .graph import is_constant, is_ours, label
+from .layers import Layer
+from .snn import Snn, neuron_nodes
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class InputQuantiser:
+    """A staircase of the ANN after the passes, ``output`` as a function of ``root``."""
+
+    name: str
+    root: str
+    output: str
+    function: Staircase
+
+
+def input_quantisers(
+    staircase_ann: gs.Graph, layers: Sequence[Layer]
+) -> tuple[InputQuantiser, ...]:
+    """Those of ``staircase_ann``, in order: what reads none of the ``layers``' activations."""
+    fired = {layer.neuron.output for layer in layers}
+    return tuple(
+        InputQuantiser(label(n), n.inputs[0].name, n.outputs[0].name, _function(n))
+        for n in _in_front(staircase_ann, fired)
+    )
+
+
+def in_snn(
+    quantisers: Sequence[InputQuantiser], graph: gs.Graph, values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The ANN's levels, from its ``values``, in the units of the SNN in ``graph``, by tensor."""
+    nodes = {n.outputs[0].name: n for n in graph.nodes if is_ours(n, "Staircase")}
+    found = {}
+    for each in quantisers:
+        if each.output in nodes:
+            own = _function(nodes[each.output])
+            steps = values[each.output] / each.function.output_step
+            level = np.round(steps - each.function.lowest_level)
+            found[each.output] = own.output_step * (own.lowest_level + level)
+    return found
+
+
+def as_in_file(network: Snn, feeds: Mapping[str, Array], dtype: np.dtype[Any]) -> dict[str, Array]:
+    """What the quantisers of ``network`` make of ``feeds`` in its file's float type, by tensor."""
+    fired = {node.outputs[0].name for node in neuron_nodes(network.graph)}
+    names = [node.outputs[0].name for node in _in_front(network.graph, fired)]
+    return evaluate(network.graph, feeds, names, dtype=dtype) if names else {}
+
+
+def _in_front(graph: gs.Graph, fired: Collection[str]) -> Iterator[gs.Node]:
+    """The Staircase nodes that depend on none of the tensors ``fired``."""
+    behind: set[str] = set()
+    for node in graph.nodes:
+        outputs = {t.name for t in node.outputs}
+        reads = {t.name for t in node.inputs if not is_constant(t)}
+        if reads & behind or outputs.intersection(fired):
+            behind |= outputs
+        elif is_ours(node, "Staircase"):
+            yield node
+
+
+def _function(node: gs.Node) -> Staircase:
+    function = read_activation(node)
+    assert isinstance(function, Staircase)
+    return function
