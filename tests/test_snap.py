@@ -92,6 +92,10 @@ def test_it_is_the_same_network_up_to_rounding(name: str) -> None:
         theta = np.asarray(parameters(node).threshold)
         difference = found[twin.inputs[0].name] / scale - run.currents[layer][0]
         assert np.max(np.abs(difference) / theta) < 1e-2
+        whole = np.broadcast_to(theta * scale, scales[layer].shape)
+        np.testing.assert_allclose(
+            np.broadcast_to(parameters(twin).threshold, whole.shape), whole, rtol=1e-2
+        )
 
 
 def _scale(values: float | list[float], node: gs.Node) -> np.ndarray:
