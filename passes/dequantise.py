@@ -84,7 +84,9 @@ def _requantise(b: Builder, node: gs.Node, x: gs.Tensor, scale: int, zero: int) 
     """Let ``node``'s output be ``x`` quantised by its inputs number ``scale`` and ``zero``."""
     output = b.take_output(node)
     inputs = [x, node.inputs[scale]]
-    zero_point = _optional(node, zero)
+    zero_point, given = _optional(node, zero), _optional(node, 2)
+    if zero_point is None and given is not None:  # of the type of what comes in
+        zero_point = b.constant(f"{output.name}_zero", np.zeros((), given.dtype))
     if zero_point is not None:
         inputs.append(zero_point)
     b.emit_into("QuantizeLinear", inputs, output)
@@ -235,17 +237,18 @@ def _write_out(b: Builder, node: gs.Node, kind: np.dtype[np.generic]) -> bool:
     source = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
     if source is None or source.op != "QuantizeLinear" or source.inputs[1].shape not in ([], ()):
         return False
-    x, scale, zero = source.inputs[0], source.inputs[1], source.inputs[2]
-    base = b.base(node)
+    x, scale, base = source.inputs[0], source.inputs[1], b.base(node)
     dtype = scale.dtype
-    shift = b.constant(f"{base}_zero", zero.values.astype(dtype))
+    shift, back = (
+        b.constant(f"{base}_zero", each.inputs[2].values.astype(dtype)) for each in (source, node)
+    )
     limits = np.iinfo(kind.name)
     low = b.constant(f"{base}_low", np.asarray(limits.min, dtype))
     high = b.constant(f"{base}_high", np.asarray(limits.max, dtype))
     level = b.emit("Round", [b.emit("Div", [x, scale], f"{base}_ratio")], f"{base}_level")
     moved = b.emit("Add", [level, shift], f"{base}_shifted")
     clipped = b.emit("Clip", [moved, low, high], f"{base}_clipped")
-    centred = b.emit("Sub", [clipped, shift], f"{base}_centred")
+    centred = b.emit("Sub", [clipped, back], f"{base}_centred")
     b.emit_into("Mul", [centred, node.inputs[1]], b.take_output(node))
     return b.remove(node)
 

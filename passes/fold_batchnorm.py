@@ -13,7 +13,8 @@ BatchNormalization's. Cases, each with its test:
   or the shift is zero; otherwise Mul and Add
 * behind Concat, an activation, or on [N, C] without a layer: Mul and Add
 * scale 0; float16 that would overflow (left as Mul and Add)
-* computed parameters, unknown number of axes: left as they are, with the reason
+* computed parameters, unknown number of axes, a gain beyond float16: left as they are, with the
+  reason
 * training_mode=1: refused
 * Sub/Div/Mul/Add of constants per channel behind a layer (BatchNormalization decomposed), and Add
   of a constant per channel into a bias; not where a rounding follows: that is a quantiser's own
@@ -160,8 +161,11 @@ def _write_out(
         return False, f"{why}; and how many axes its input has is unknown"
     shape = (-1, *[1] * (rank - 2))
     dtype = node.inputs[1].dtype
-    gain = b.constant(f"{base}_gain", affine.gain.astype(dtype).reshape(shape))
-    shift = b.constant(f"{base}_shift", affine.shift.astype(dtype).reshape(shape))
+    with np.errstate(over="ignore"):
+        scale, offset = (v.astype(dtype).reshape(shape) for v in (affine.gain, affine.shift))
+    if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(offset))):
+        return False, f"{why}; and {dtype} cannot hold its gain and shift"
+    gain, shift = b.constant(f"{base}_gain", scale), b.constant(f"{base}_shift", offset)
     output = b.take_output(node)
     if not np.any(shift.values):
         b.emit_into("Mul", [x, gain], output)

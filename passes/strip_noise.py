@@ -142,7 +142,7 @@ def _moved(graph: gs.Graph, noise: Noise) -> Noise | None:
         return Noise(output, noise.mean + number, noise.deviation)
     if node.op == "Sub":
         return Noise(output, (noise.mean - number) * (1 if first else -1), noise.deviation)
-    if node.op == "Div" and not first:
+    if node.op == "Div" and not (first and number):
         return None
     factor = number if node.op == "Mul" else 1 / number
     return Noise(output, noise.mean * factor, noise.deviation * abs(factor))

@@ -98,6 +98,68 @@ def test_quantised_operators(case: str) -> None:
     assert [n.outputs[0].name for n in quantisers][-1] == "p"
 
 
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+def test_a_result_without_zero_point_has_the_type_of_what_comes_in(op: str) -> None:
+    body = (
+        f"q = QuantizeLinear (x, s, i)\n p = com.microsoft.QLinear{op} (q, s, i, q, s, i, t)\n"
+        " y = DequantizeLinear (p, t, none)"
+    )
+    source = quantised(body, {"i": np.int8(-3), "none": np.int8(0)})
+    assert ops(rewritten(source, dequantise)).count("QuantizeLinear") == 2
+
+
+PER_COLUMN = {
+    **DENSE,
+    "ws": np.linspace(0.005, 0.02, 4, dtype=np.float32),
+    "wz": np.array([3, 0, -7, 1], np.int8),
+}
+ACROSS = {
+    "QGemm": "p = com.microsoft.QGemm (q, s, z, w, ws, none, k, t, o)",
+    "QGemm transB": "p = com.microsoft.QGemm <transB = 1> (q, s, z, wt, ws, none, k, t, o)",
+    "QGemm without bias": "p = com.microsoft.QGemm (q, s, z, w, ws, none, , t, o)",
+    "QLinearMatMul": "p = QLinearMatMul (q, s, z, w, ws, none, t, o)",
+}
+
+
+@pytest.mark.parametrize("case", ACROSS)
+def test_a_scale_for_each_column(case: str) -> None:
+    weights = {**PER_COLUMN, "none": np.zeros(4, np.int8)}
+    result = rewritten(quantised(CHAIN.format(ACROSS[case]), weights, ROW), dequantise)
+    assert ops(result)[2] == ("MatMul" if "MatMul" in case else "Gemm")
+
+
+def test_a_zero_point_for_each_column() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n p = MatMulInteger (q, w, z, wz)\n"
+        " f = Cast <to = 1> (p)\n y = Mul (f, s)"
+    )
+    assert "MatMul" in ops(rewritten(quantised(body, PER_COLUMN, ROW), dequantise))
+
+
+COMPUTED = {
+    "QLinearConv": ("p = QLinearConv (q, s, z, w, ws, wz, ts, o)", CONV, IMAGE),
+    "QLinearMatMul": ("p = QLinearMatMul (q, ss, z, w, ws, wz, t, o)", DENSE, ROW),
+    "QGemm": ("p = com.microsoft.QGemm (q, ss, z, w, ws, wz, k, t, o)", DENSE, ROW),
+}
+
+
+@pytest.mark.parametrize("case", COMPUTED)
+def test_scales_that_are_computed_are_left(case: str) -> None:
+    node, weights, inputs = COMPUTED[case]
+    scales = "ss = ReduceMax <keepdims = 0> (x)\n ts = Abs (ss)\n"
+    body = scales + CHAIN.format(node).replace("ws,", "ts," if case == "QLinearConv" else "ws,")
+    net, _ = import_graph(quantised(body, weights, inputs))
+    dequantise(net)
+    assert case in ops(net)
+
+
+def test_channels_last_is_left() -> None:
+    node = "p = com.microsoft.QLinearAveragePool <kernel_shape = [2,2], channels_last = 1>"
+    net, _ = import_graph(quantised(CHAIN.format(f"{node} (q, s, z, t, o)"), {}))
+    dequantise(net)
+    assert "QLinearAveragePool" in ops(net)
+
+
 def test_qgemm_with_float_output() -> None:
     body = "q = QuantizeLinear (x, s, z)\n y = com.microsoft.QGemm (q, s, z, w, ws, wz, k)"
     assert "Gemm" in ops(rewritten(quantised(body, DENSE, ROW), dequantise))
@@ -177,6 +239,54 @@ def test_a_clip_of_the_integers_counts(high: str, quantisers: int) -> None:
     assert ops(result).count("QuantizeLinear") == quantisers
 
 
+def test_a_concat_of_values_on_the_grid_is_not_quantised_again() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n f = Relu (d)\n"
+        " c = Concat <axis = 1> (d, f)\n p = QuantizeLinear (c, s, z)\n"
+        " e = DequantizeLinear (p, s, z)\n y = Neg (e)"
+    )
+    result = rewritten(quantised(body, {}), dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear", "Relu", "Concat", "Neg"]
+
+
+@pytest.mark.parametrize("before", ["Neg (d)", "Add (d, x)"])
+def test_other_values_are_quantised_again(before: str) -> None:
+    body = (
+        f"q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n f = {before}\n"
+        " p = QuantizeLinear (f, s, z)\n e = DequantizeLinear (p, s, z)\n y = Neg (e)"
+    )
+    assert ops(rewritten(quantised(body, {}), dequantise)).count("QuantizeLinear") == 2
+
+
+def test_grids_without_a_zero_point_are_compared_too() -> None:
+    body = (
+        "q = QuantizeLinear (x, s)\n d = DequantizeLinear (q, s)\n f = Flatten (d)\n"
+        " p = QuantizeLinear (f, s)\n e = DequantizeLinear (p, s)\n y = Neg (e)"
+    )
+    result = rewritten(quantised(body, {}), dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear", "Flatten", "Neg"]
+
+
+def test_moves_in_front_of_unlike_grids_stay() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n d = DequantizeLinear (m, s, z)\n"
+        " e = DequantizeLinear (m, t, z)\n y = Add (d, e)"
+    )
+    assert ops(rewritten(quantised(body, {}), dequantise))[:2] == ["QuantizeLinear", "Flatten"]
+
+
+def test_moves_in_front_of_two_outputs_stay() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n y = DequantizeLinear (m, s, z)\n"
+        " y2 = DequantizeLinear (m, s, z)"
+    )
+    source = quantised(body, {})
+    source.graph.output.append(onnx.ValueInfoProto(name="y2"))
+    source.graph.output[1].type.CopyFrom(source.graph.output[0].type)
+    net = rewritten(source, dequantise)
+    assert [t.name for t in net.outputs] == ["y", "y2"]
+
+
 def test_one_dequantiser_per_consumer_becomes_one() -> None:
     body = (
         "q = QuantizeLinear (x, s, z)\n a = DequantizeLinear (q, s, z)\n"
@@ -205,6 +315,20 @@ WIDE_BODY = (
 def test_sixteen_bits_before_opset_21_are_written_out() -> None:
     result = rewritten(quantised(WIDE_BODY, WIDE), dequantise)
     assert ops(result) == ["Div", "Round", "Add", "Clip", "Sub", "Mul"]
+
+
+def test_sixteen_bits_are_read_with_the_zero_point_of_the_reader() -> None:
+    other = {**WIDE, "other": np.float32(0.002), "less": np.uint16(300)}
+    body = WIDE_BODY.replace("(q, s16, z16)", "(q, other, less)")
+    assert ops(rewritten(quantised(body, other), dequantise))[-2:] == ["Sub", "Mul"]
+
+
+def test_sixteen_bits_for_each_channel_are_left() -> None:
+    each = {"s16": np.full(3, 0.001, np.float32), "z16": np.full(3, 900, np.uint16)}
+    body = WIDE_BODY.replace("Linear (", "Linear <axis = 1> (")
+    net, _ = import_graph(quantised(body, each))
+    assert dequantise(net) == 0
+    assert ops(net) == ["QuantizeLinear", "DequantizeLinear"]
 
 
 def test_sixteen_bits_from_opset_21_are_standard() -> None:

@@ -5,10 +5,11 @@ import pytest
 from na_convert.passes import fold_batchnorm
 from na_convert.passes.node_builder import Builder
 
+from na_convert.evaluate import evaluate
 from na_convert.graph import import_graph
 
 from .build import graph, model
-from .same import checked, ops, rewritten
+from .same import checked, ops, rewritten, run
 
 IMAGE = {"inputs": "float[N,3,8,8] x", "outputs": "float[N,C,H,W] y"}
 ROW = {"inputs": "float[N,6] x", "outputs": "float[N,C] y"}
@@ -219,6 +220,118 @@ def test_computed_weights_are_left_as_mul_and_add() -> None:
     report = fold_batchnorm.run(net)
     assert ops(net)[-2:] == ["Mul", "Add"]
     assert "computed" in report.skipped[0].reason
+
+
+def test_a_shift_of_zero_behind_a_bare_matmul_needs_no_add() -> None:
+    still = {**parameters(4), "bn_b": np.zeros(4, np.float32), "bn_m": np.zeros(4, np.float32)}
+    source = model("c = MatMul (x, w)\n" + bn("c", "y"), {"w": (6, 4), **still}, **ROW)
+    assert ops(rewritten(source, fold_batchnorm.run)) == ["MatMul"]
+
+
+KEPT = {
+    "the product is used elsewhere, too": (
+        "m = MatMul (x, w)\n c = Add (m, k)\n" + bn("c", "n") + "y = Sub (n, m)",
+        {"w": (6, 4), "k": (4,)}, 4, ROW),
+    "the bias is computed in the graph": (
+        "b = ReduceMax <axes = [0,2,3], keepdims = 0> (x)\n c = Conv (x, w, b)\n" + bn("c", "y"),
+        {"w": (3, 3, 1, 1)}, 3, IMAGE),
+    "it computes the weights of the next layer": (
+        "r = Relu (x)\n" + bn("r", "n") + "y = Conv (x, n)", {}, 3, IMAGE),
+    "a ConvTranspose like this takes no affine function before it": (
+        "r = Relu (x)\n" + bn("r", "n") + "y = ConvTranspose (n, w)", {"w": (3, 4, 2, 2)}, 3,
+        IMAGE),
+    "the next Conv pads with zeros, which are not the same before and after it": (
+        "r = Relu (x)\n" + bn("r", "n") + 'y = Conv <auto_pad = "SAME_UPPER"> (n, w)',
+        {"w": (4, 3, 3, 3)}, 3, IMAGE),
+    "the MatMul behind it has no bias": (
+        "r = Relu (x)\n" + bn("r", "n") + "m = MatMul (n, w)\n k = Relu (m)\n y = Add (m, k)",
+        {"w": (6, 4)}, 6, ROW),
+    "the weights are computed in the graph": (
+        "t = ReduceMax <keepdims = 0> (x)\n v = Mul (w, t)\n r = Relu (x)\n" + bn("r", "n")
+        + "y = Conv (n, v)", {"w": (4, 3, 3, 3)}, 3, IMAGE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", KEPT)
+def test_what_cannot_fold_becomes_mul_and_add_and_says_why(reason: str) -> None:
+    body, weights, channels, shapes = KEPT[reason]
+    net, carried = graph(body, {**weights, **parameters(channels)}, **shapes)
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, *(
+        (6,) if shapes is ROW else (3, 8, 8)))).astype(np.float32)}  # fmt: skip
+    before = run(net.copy(), carried, feeds)
+    report = fold_batchnorm.run(net)
+    assert [op in ops(net) for op in ("BatchNormalization", "Mul")] == [False, True]
+    assert [s.reason for s in report.skipped] == [f"kept as Mul and Add: {reason}"]
+    np.testing.assert_allclose(run(net, carried, feeds)["y"], before["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_before_a_matmul_whose_product_is_added_to_another_it_folds_without_a_shift() -> None:
+    still = {**parameters(6), "bn_b": np.zeros(6, np.float32), "bn_m": np.zeros(6, np.float32)}
+    body = "r = Relu (x)\n" + bn("r", "n") + "m = MatMul (n, w)\n k = MatMul (x, w)\ny = Add (k, m)"
+    result = rewritten(model(body, {"w": (6, 4), **still}, **ROW), fold_batchnorm.run)
+    assert ops(result) == ["Relu", "MatMul", "MatMul", "Add"]
+
+
+def test_one_that_makes_the_scale_of_another_is_not_handed_on() -> None:
+    body = "r = Relu (x)\n" + bn("r", "n") + f"y = {BN} (x, n, bn_b, bn_m, bn_v)"
+    net, _ = graph(body, parameters(3), **IMAGE)
+    report = fold_batchnorm.run(net)
+    assert ops(net) == ["Relu", "Mul", "Add", "BatchNormalization"]
+    assert "its parameters are computed" in report.skipped[-1].reason
+
+
+def test_half_precision_before_a_layer_that_would_overflow() -> None:
+    large = {k: v.astype(np.float16) for k, v in parameters(3).items()}
+    large["bn_g"] = np.full(3, 2e4, np.float16)
+    weights = {"w": np.full((4, 3, 1, 1), 50, np.float16), **large}
+    shapes = {"inputs": "float16[N,3,8,8] x", "outputs": "float16[N,C,H,W] y"}
+    net, _ = graph("r = Relu (x)\n" + bn("r", "n") + "y = Conv (n, w)", weights, **shapes)
+    report = fold_batchnorm.run(net)
+    assert ops(net) == ["Relu", "Mul", "Add", "Conv"]
+    assert "float16 cannot hold the product with the weights" in report.skipped[0].reason
+
+
+def test_a_gain_that_half_precision_cannot_hold_is_left() -> None:
+    large = {k: v.astype(np.float16) for k, v in parameters(3).items()}
+    large |= {"bn_g": np.full(3, 6e4, np.float16), "bn_v": np.full(3, 0.1, np.float16)}
+    shapes = {"inputs": "float16[N,3,8,8] x", "outputs": "float16[N,C,H,W] y"}
+    net, _ = graph("r = Relu (x)\n" + bn("r", "y"), large, **shapes)
+    report = fold_batchnorm.run(net)
+    assert ops(net) == ["Relu", "BatchNormalization"]
+    assert report.skipped[0].reason.endswith("float16 cannot hold its gain and shift")
+
+
+def test_an_unknown_number_of_axes_is_left() -> None:
+    body = "r = Reshape (x, s)\n" + bn("r", "y")
+    shapes = {"inputs": "float[N,3,8,8] x, int64[K] s", "outputs": "float y"}
+    net, _ = graph(body, parameters(3), **shapes)
+    report = fold_batchnorm.run(net)
+    assert ops(net) == ["Reshape", "BatchNormalization"]
+    assert report.skipped[0].reason.endswith("how many axes its input has is unknown")
+
+
+CHAINS = {
+    "Sub from a constant": ("a = Sub (shift, c)", 1),
+    "Div of a constant": ("b = Div (gain, c)\n a = Add (b, shift)", 3),
+    "Div by zero": ("b = Div (c, none)\n a = Add (b, shift)", 3),
+    "Mul of more channels": ("b = Mul (c, wide)\n a = Add (b, shift)", 3),
+}
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_other_arithmetic_behind_a_layer(case: str) -> None:
+    middle, count = CHAINS[case]
+    weights = {
+        "w": (1 if "more" in case else 4, 3, 3, 3), **vectors(1 if "more" in case else 4, 1, 1),
+        "none": np.array([0, 1, 1, 1], np.float32).reshape(4, 1, 1), "wide": (4, 1, 1),
+    }  # fmt: skip
+    net, _ = graph(f"c = Conv (x, w)\n {middle}\n y = Relu (a)", weights, **IMAGE)
+    before = net.copy()
+    fold_batchnorm.run(net)
+    assert len(net.nodes) == count + 1
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
+    (wanted,), (found,) = (evaluate(each, {"x": x}, ["y"]).values() for each in (before, net))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_training_mode_is_refused() -> None:
