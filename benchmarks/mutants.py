@@ -96,10 +96,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _places(file: Path) -> Iterator[Place]:
-    """Those of ``file``, but for annotations, which are never evaluated, and `is` for equality,
-    which is the same for small numbers."""
+    """Those of ``file``, but for annotations, which are never evaluated, `is` for equality, which
+    is the same for small numbers, and ``strict=True`` of `zip`, which guards what always holds."""
     source = file.read_text()
-    tree, notes = get_ast(source), _annotations(source)
+    tree, left_out = get_ast(source), _left_out(source)
     found: dict[tuple[tuple[int, int], tuple[int, int]], list[tuple[str, int]]] = {}
     for name in operator_names():
         if name.endswith(("_Is", "_IsNot")) or "Variable" in name:
@@ -108,20 +108,23 @@ def _places(file: Path) -> Iterator[Place]:
         occurrence = 0
         for node in ast_nodes(tree):
             for start, end in operator.mutation_positions(node):
-                if not any(low <= start < high for low, high in notes):
+                if not any(low <= start < high for low, high in left_out):
                     found.setdefault((start, end), []).append((name, occurrence))
                 occurrence += 1
     for (start, end), mutations in sorted(found.items()):
         yield Place(str(file.relative_to(ROOT)), start, end, tuple(mutations))
 
 
-def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _left_out(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where annotations and values of ``strict`` stand."""
     found: list[ast.expr | None] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.arg | ast.AnnAssign):
             found.append(node.annotation)
         elif isinstance(node, ast.FunctionDef):
             found.append(node.returns)
+        elif isinstance(node, ast.keyword) and node.arg == "strict":
+            found.append(node.value)
     return [
         ((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0))
         for n in found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, prod
+from math import ceil, isfinite, prod
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -34,7 +34,7 @@ def _told_by_values(node: gs.Node, values: Sequence[Array | None]) -> int:
     if node.op == "Range" and all(v.size == 1 for v in given):
         start, limit, delta = (float(v.ravel()[0]) for v in given)
         count = (limit - start) / delta if delta else 0.0
-        return int(max(count, 0)) if isfinite(count) else 0
+        return ceil(max(count, 0)) if isfinite(count) else 0
     if node.op == "Tile":
         return given[0].size * prod(int(n) for n in given[1].ravel())
     if node.op in ("Expand", "ConstantOfShape"):
