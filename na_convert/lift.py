@@ -167,9 +167,12 @@ def _random_feeds(light: onnx.ModelProto, heavy: list[onnx.TensorProto]) -> runt
 def _difference(found: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
     if found.shape != expected.shape:
         return float("inf")
-    wide = expected.astype(np.float64)
-    scale = max(float(np.max(np.abs(wide), initial=0.0)), 1e-30)
-    return float(np.max(np.abs(found.astype(np.float64) - wide), initial=0.0)) / scale
+    new, old = found.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(new - old)[(new != old) & ~(np.isnan(new) & np.isnan(old))]
+    scale = max(float(np.max(np.abs(old), where=np.isfinite(old), initial=0.0)), 1e-30)
+    worst = float(np.max(apart, initial=0.0)) / scale
+    return float("inf") if np.isnan(worst) else worst
 
 
 # --- what onnxruntime takes -----------------------------------------------------------------------

@@ -181,6 +181,51 @@ def test_output_type_instead_of_a_zero_point() -> None:
     assert sorted(set(found.ravel().tolist())) == [0.0, 3.0, 7.5]
 
 
+@pytest.mark.parametrize(
+    ("found", "difference"),
+    [
+        ([1.0, -2.0], 0.0),
+        ([1.0, -1.5], 0.25),
+        ([1.0, np.nan], np.inf),
+        ([1.0], np.inf),
+        ([1.0, np.inf], np.inf),
+    ],
+)
+def test_the_difference_to_the_original(found: list[float], difference: float) -> None:
+    """Against [1, -2], relative to 2; what is no number is as far off as can be."""
+    assert lift._difference(np.array(found), np.array([1.0, -2.0])) == difference
+
+
+@pytest.mark.parametrize("same", [np.nan, np.inf, -np.inf])
+def test_what_was_no_number_before_may_stay_so(same: float) -> None:
+    expected = np.array([same, 4.0])
+    assert lift._difference(np.array([same, 3.0]), expected) == 0.25
+    assert lift._difference(np.array([4.0, 4.0]), expected) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("Relu", "the model gives other values"),
+        ("Nonsense", "the model no longer runs"),
+    ],
+)
+def test_a_lift_that_changes_the_model_is_refused(
+    spoil: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx's converter is not ours: what it gives is run beside what it was given."""
+    convert_version = onnx.version_converter.convert_version
+
+    def converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+        made = convert_version(model, opset)
+        made.graph.node[0].op_type = spoil
+        return made
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", converted)
+    with pytest.raises(NotConvertible, match=f"lifted from opset 13 to 17, {message}"):
+        lift.prepare(parsed("y = Neg (x)", 13, signature="(float[N,3] x) => (float[N,3] y)"))
+
+
 def float8_model(node: str) -> onnx.ModelProto:
     model = with_weights(parsed(node, 21), step=np.float32(0.5)[...])
     values = np.random.default_rng(0).standard_normal((4, 3, 3, 3))
@@ -207,6 +252,41 @@ def test_float8_activations_are_refused() -> None:
     )
     with pytest.raises(NotConvertible, match="not evenly spaced"):
         lift.prepare(model)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ("c = Cast <to: int = 1> (w8)\n y = Conv (x, c)", r"\(Cast\) works on float8"),
+        (
+            "k = Neg (step)\n w = DequantizeLinear (w8, k, zero)\n y = Conv (x, w)",
+            "dequantises float8 in blocks, or by a computed scale",
+        ),
+        (
+            "w = DequantizeLinear <axis: int = 3, block_size: int = 3> (w8, scales)\n"
+            " y = Conv (x, w)",
+            "dequantises float8 in blocks, or by a computed scale",
+        ),
+    ],
+)
+def test_other_uses_of_float8_are_refused(node: str, message: str) -> None:
+    model = with_weights(float8_model(node), scales=np.ones((4, 3, 3, 1), np.float32))
+    with pytest.raises(NotConvertible, match=message):
+        lift.prepare(model)
+
+
+@pytest.mark.parametrize("axis", [0, -4])
+def test_float8_weights_of_a_scale_per_channel(axis: int) -> None:
+    model = float8_model(
+        f"w = DequantizeLinear <axis: int = {axis}> (w8, scales, zeros)\n y = Conv (x, w)"
+    )
+    with_weights(model, scales=np.array([0.5, 1, 2, 0.25], np.float32))
+    zeros = helper.make_tensor("zeros", TensorProto.FLOAT8E4M3FN, (4,), [0.0] * 4)
+    model.graph.initializer.append(zeros)
+    feeds = {"x": np.ones((1, 3, 8, 8), np.float32)}
+    expected = runtime.run(model, feeds)["y"]
+    lifted, _ = lift.prepare(model)
+    np.testing.assert_allclose(runtime.run(lifted, feeds)["y"], expected, rtol=1e-6)
 
 
 def test_what_the_lift_splits_in_two_gets_no_name_twice() -> None:
