@@ -112,3 +112,29 @@ def test_layers_that_were_not_exercised_are_unknown(tmp_path: Path) -> None:
     idle = tuple(replace(layer, exercised=False) for layer in equivalence.layers)
     said = diagnose(replace(equivalence, layers=idle), neurons)
     assert any("and 3 more layers would agree on other data" in entry for entry in said.unknown)
+
+
+def test_advice_for_a_threshold_without_levels_and_for_more_steps(tmp_path: Path) -> None:
+    equivalence, neurons = checked(tmp_path, "quantised", timesteps=1)
+    clips = tuple(replace(n, kind="relu", levels=None) for n in neurons)
+    assert (
+        "an activation without levels is off by up to 1/2 of its threshold at T = 1"
+        in diagnose(equivalence, clips).advice
+    )
+    first = replace(equivalence.layers[0], error=None, relative_error=None)
+    unmeasured = replace(equivalence, layers=(first, *equivalence.layers[1:]))
+    assert diagnose(unmeasured, neurons).first_bad != first.name
+
+
+def test_more_steps_are_advised_where_they_agree_beyond_chance(tmp_path: Path) -> None:
+    equivalence, neurons = checked(tmp_path, "quantised")
+    row = next(r for r in equivalence.by_timestep if equivalence.timesteps == r.T)
+    now = replace(row, agreement=0.5, agreement_interval=(0.4, 0.6))
+    later = [
+        replace(row, T=64, agreement=0.9, agreement_interval=interval)
+        for interval in (None, (0.55, 0.95), (0.65, 0.95))
+    ]
+    said = [diagnose(replace(equivalence, by_timestep=(now, r)), neurons).advice for r in later]
+    assert all("spikes arrive unevenly" in advice for advice in said[:2])
+    steps = equivalence.timesteps
+    assert said[2] == f"more steps: agreement is 50.0 % at T = {steps} and 90.0 % at T = 64"
