@@ -10,7 +10,7 @@ import pytest
 from na_convert import runtime
 
 from .build import model
-from .test_find_activations import LSQ, STEP, check_equal, convert, images, spelled
+from .test_find_activations import LSQ, SHAPE, STEP, check_equal, convert, images, spelled
 
 LAST = {"last": np.array([-1])}
 LADDER = np.arange(0.5, 4).astype(np.float32) * np.float32(STEP)
@@ -225,3 +225,48 @@ def test_an_activation_ends_where_elements_meet_or_differ(case: str) -> None:
     np.testing.assert_allclose(
         runtime.run(after, {"x": x})["y"], runtime.run(before, {"x": x})["y"], rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_ladder_that_nobody_adds_up_is_no_activation() -> None:
+    """Several values of each number: a staircase has one."""
+    body = "w = Unsqueeze (x, last)\n g = GreaterOrEqual (w, ladder)\n y = Cast <to: int = 1> (g)"
+    before = model(
+        body, {"ladder": LADDER, **LAST}, inputs=f"{SHAPE} x", outputs="float[N,4,3,3,4] y"
+    )
+    report, ours, after = convert(before)
+    assert (ours, report.refused) == ([], ())
+    check_equal(before, after, images(), 1.0)
+
+
+@pytest.mark.parametrize("target", ["flatten", "constant", "computed"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_reshape_in_the_middle(target: str, per_channel: bool) -> None:
+    """Behind it nobody knows which element is of which channel; without channels it moves."""
+    reshape = {
+        "flatten": "f = Flatten (u)",
+        "constant": "f = Reshape (u, flat)",
+        "computed": "n = Shape <start: int = 0, end: int = 1> (x)\n"
+        "to = Concat <axis: int = 0> (n, last)\n f = Reshape (u, to)",
+    }[target]
+    body = f"""
+        p = Relu (x)
+        u = Div (p, steps)
+        {reshape}
+        c = Clip (f, zero, top)
+        r = Round (c)
+        y = Mul (r, s)
+    """
+    steps = np.array([0.2, 0.3, 0.4, 0.5], np.float32).reshape(4, 1, 1)
+    weights = {
+        "steps": steps if per_channel else np.float32(STEP), "s": STEP, "zero": 0.0, "top": 7.0,
+        "flat": np.array([0, 36]), **LAST,
+    }  # fmt: skip
+    used = {k: v for k, v in weights.items() if re.search(rf"\b{k}\b", body)}
+    before = model(body, used, inputs=f"{SHAPE} x", outputs="float[N,36] y")
+    report, ours, after = convert(before)
+    assert report.refused == ()
+    (stairs,) = [n for n in ours if n.op == "Staircase"]
+    assert (stairs.outputs[0].name, stairs.attrs["levels"]) == ("y", 7)
+    root = stairs.inputs[0].name
+    assert root == "f" if per_channel else root not in ("f", "u")
+    check_equal(before, after, images(), STEP)
