@@ -87,10 +87,22 @@ def _tiled(work: Freeing, node: gs.Node, targets: Sequence[Array]) -> bool:
         repeats.append(
             [1, *(max(int(t) // d, 1) for t, d in zip(target[1:], shape[1:], strict=True))]
         )
-    if any(r != repeats[0] for r in repeats) or max(repeats[0]) == 1:
+    if any(r != repeats[0] for r in repeats):
         return False
+    if max(repeats[0]) == 1:
+        return _without_batch(work, node, targets[0])
     node.op = "Tile"
     node.inputs = [x, work.builder.constant(f"{label(node)}_repeats", np.asarray(repeats[0]))]
+    work.changed += 1
+    return True
+
+
+def _without_batch(work: Freeing, node: gs.Node, target: Array) -> bool:
+    """An Expand of samples to their own size names the batch all the same where it is fixed."""
+    if not is_constant(node.inputs[1]) or int(target[0]) == 1:
+        return False
+    rest = np.asarray([1, *target[1:]], np.int64)
+    node.inputs = [node.inputs[0], work.builder.constant(f"{label(node)}_shape", rest)]
     work.changed += 1
     return True
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from na_convert.passes.fold_constants import fold_constants
 from na_convert.passes.free_batch import free_batch
 from na_convert.passes.reshape_targets import freed_target, resolve
 
+from na_convert import runtime
+from na_convert.graph import import_graph
+
 from .build import graph, model
-from .same import checked, ops, rewritten
+from .same import checked, ops, rewritten, run
 
 FIXED = {"inputs": "float[1,3,8,8] x", "outputs": "float y"}
 OPEN = {"inputs": "float[batch,3,8,8] x", "outputs": "float y"}
@@ -378,3 +383,129 @@ def test_expand_of_samples_is_a_tile(target: tuple[int, ...]) -> None:
     free_batch(net)
     (tile,) = [n for n in net.nodes if n.op == "Tile"]
     assert tile.inputs[1].values.tolist() == [1, target[1], target[2], 1]
+
+
+def apart(body: str, weights: dict[str, np.ndarray], inputs: str) -> gs.Graph:
+    """The freed graph, which treats two of the batches that the model fixes as the model does."""
+    proto = shapeless(body, weights, inputs=inputs, outputs="float y")
+    sizes = [d.dim_value or 8 for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(0).standard_normal((2 * sizes[0], *sizes[1:])).astype(np.float32)
+    wanted = [runtime.run(proto, {"x": half})["y"] for half in np.split(x, 2)]
+    net, carried = import_graph(proto)
+    _, skipped, refused = free_batch(net)
+    assert (skipped, refused) == ((), ())
+    np.testing.assert_allclose(run(net, carried, {"x": x})["y"], np.concatenate(wanted), rtol=1e-5)
+    return net
+
+
+FOUR = "float[4,6] x"
+FREED: dict[str, tuple[str, dict[str, np.ndarray], str, list[str]]] = {
+    "Expand to its own size": (
+        "r = Relu (x)\n e = Expand (r, t)\n y = Neg (e)", {"t": ints(4, 6)}, FOUR,
+        ["Relu", "Neg"]),
+    "Expand to more axes inside": (
+        "u = Unsqueeze (x, a)\n e = Expand (u, t)\n y = Neg (e)",
+        {"t": ints(4, 5, 6), "a": ints(1)}, FOUR, ["Unsqueeze", "Tile", "Neg"]),
+    "more rows than samples, and back": (
+        "r = Reshape (x, t)\n q = Relu (r)\n y = Reshape (q, u)",
+        {"t": ints(8, 3), "u": ints(4, -1)}, FOUR, ["Reshape", "Relu", "Reshape"]),
+    "everything in one axis": (
+        "r = Reshape (x, t)\n q = Relu (r)\n y = Reshape (q, u)",
+        {"t": ints(24), "u": ints(4, 3, 2)}, FOUR, ["Reshape", "Relu", "Reshape"]),
+    "rows of a condition": (
+        "y = Where (c, x, z)",
+        {"c": np.tile([True, False, True, True, False, True], (4, 1)), "z": np.float32([0])},
+        FOUR, ["Where"]),
+    "rows in Concat": (
+        "y = Concat <axis = 1> (x, k)", {"k": np.tile(np.arange(3, dtype=np.float32), (4, 1))},
+        FOUR, ["Shape", "Concat", "Expand", "Concat"]),
+    "Resize with open sizes": (
+        f"{RESIZE} (x, , , sizes)", {"sizes": ints(3, 3, 16, 16)}, "float[3,3,H,W] x",
+        ["Shape", "Concat", "Resize"]),
+    "Resize of some axes": (
+        RESIZE.replace(">", ", axes = [2,3]>") + " (x, , , sizes)", {"sizes": ints(16, 24)},
+        "float[3,3,8,8] x", ["Resize"]),
+    "Resize by scales": (
+        f"{RESIZE} (x, , scales)", {"scales": np.float32([1, 1, 2, 2])}, "float[3,3,8,8] x",
+        ["Resize"]),
+    "Gather of all samples": (
+        "g = Gather <axis = -2> (x, i)\n y = Neg (g)", {"i": ints(0, 1, 2, 3)}, FOUR,
+        ["Reshape", "Gather", "Neg"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FREED)
+def test_two_fixed_batches_at_once(case: str) -> None:
+    body, weights, inputs, left = FREED[case]
+    assert ops(apart(body, weights, inputs)) == left
+
+
+ENTANGLED: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
+    "rows that differ in Concat": (
+        "y = Concat <axis = 1> (x, k)", {"k": np.arange(12, dtype=np.float32).reshape(4, 3)},
+        "constant k differs between the samples"),
+    "rows that differ in a condition": (
+        "y = Where (c, x, z)", {"c": np.arange(24).reshape(4, 6) % 5 > 2, "z": np.float32([0])},
+        "constant c differs between the samples"),
+    "samples in another order": (
+        "g = Gather <axis = 0> (x, i)\n y = Neg (g)", {"i": ints(3, 2, 1, 0)},
+        "picks values by their sample's place"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENTANGLED)
+def test_what_differs_between_samples_is_refused(case: str) -> None:
+    body, weights, reason = ENTANGLED[case]
+    net, _ = graph(body, weights, inputs=FOUR, outputs="float[4,M] y")
+    assert reason in free_batch(net)[2][0].reason
+
+
+@pytest.mark.parametrize(
+    ("target", "op"), [(ints(1, -1), "Flatten"), (ints(1, -1, 2), "Reshape"), (ints(3, -1), None)]
+)
+def test_a_target_for_a_tensor_of_unknown_shape(target: np.ndarray, op: str | None) -> None:
+    """An entry that is the fixed batch is taken for it; another target stays as it is."""
+    body = "u = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n f = Reshape (u, t)\n"
+    net, _ = graph(body + " y = Neg (f)", {"k": 1.0, "t": target}, **FIXED)
+    net.nodes[0].domain = "nobody.knows"
+    free_batch(net)
+    (neg,) = (n for n in net.nodes if n.op == "Neg")
+    made = neg.inputs[0].inputs[0]
+    assert made.op == (op or "Reshape")
+    if op == "Reshape":
+        batch, rest = made.inputs[1].inputs[0].inputs
+        assert (batch.inputs[0].op, batch.inputs[0].inputs[0].name) == ("Shape", "u")
+        assert rest.values.tolist() == [-1, 2]
+    if op is None:
+        assert made.inputs[1].values.tolist() == target.tolist()
+
+
+def test_squeeze_of_a_tensor_of_unknown_shape_is_left() -> None:
+    body = "u = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n y = Squeeze (u)"
+    net, _ = graph(body, {"k": 1.0}, **FIXED)
+    net.nodes[0].domain = "nobody.knows"
+    skipped = free_batch(net)[1]
+    assert [s.reason for s in skipped] == ["its axes are not named and its input is unknown"]
+
+
+OWN = {
+    "twice the batch": ("d = Mul (b, two)\n t = Concat <axis = 0> (d, rest)", "Expand"),
+    "the batch twice": ("t = Concat <axis = 0> (b, b, rest)", "Expand"),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_an_expand_to_another_multiple_of_the_batch_is_left(case: str) -> None:
+    target, op = OWN[case]
+    body = (
+        f"b = Shape <start = 0, end = 1> (x)\n {target}\n e = Expand (k, t)\n"
+        " s = ReduceSum <keepdims = 0> (e)\n y = Add (x, s)"
+    )
+    weights = {"two": ints(2), "rest": ints(3), "k": np.float32([0.5])}
+    proto = shapeless(body, weights, inputs="float[batch,6] x", outputs="float y")
+    x = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
+    wanted = runtime.run(proto, {"x": x})["y"]
+    net, carried = import_graph(proto)
+    free_batch(net)
+    assert op in ops(net)
+    np.testing.assert_allclose(run(net, carried, {"x": x})["y"], wanted, rtol=1e-6)
