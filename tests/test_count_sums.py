@@ -22,7 +22,7 @@ from na_convert.integer_running import counts_in_onnxruntime
 from na_convert.results import Refusal
 from na_convert.snn import Snn, neuron_nodes
 
-from . import build
+from . import build, spiking
 from .int8_cases import network
 
 T = 4
@@ -130,6 +130,18 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
     "Gemm with alpha and beta": (
         "t = Flatten (a1)\ns = Gemm <alpha: float = 0.5, beta: float = 2.0> (t, w3, b3)",
         {"w3": (256, 6), "b3": (6,)}),
+    "ConvTranspose": (
+        "s = ConvTranspose <strides: ints = [2,3], pads: ints = [1,0,0,2], "
+        "output_padding: ints = [1,0]> (a1, w3, b3)", {"w3": (4, 6, 3, 2), "b3": (6,)}),
+    "ConvTranspose of counts worth unlike amounts": (
+        "t = Mul (a1, gain)\ns = ConvTranspose <pads: ints = [2,1,2,2]> (t, w3)",
+        {"w3": (4, 6, 2, 2), "gain": PER_CHANNEL}),
+    "a shortcut through a convolution": (
+        "u = Conv (a1, w4)\nv = Mul (a1, gain)\nt = Add (u, v)\ns = Conv (t, w2)",
+        {"w4": (4, 4, 1, 1), "gain": PER_CHANNEL}),
+    "a vector flattened again": (
+        "t = Flatten (a1)\nu = Gemm (t, w3)\nv = Flatten (u)\ns = MatMul (v, w4)",
+        {"w3": (256, 7), "w4": (7, 6)}),
     "Neg": (f"t = Neg (a1)\n{POINTWISE}", {}),
     "Div": (f"t = Div (a1, gain)\n{POINTWISE}", {"gain": PER_CHANNEL}),
     "Mul by the constant first": (f"t = Mul (gain, a1)\n{POINTWISE}", {"gain": PER_CHANNEL}),
@@ -229,6 +241,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "t = Add (a1, half)\nu = Conv <pads: ints = [1,1,1,1]> (t, w3)\n"
         "s = MaxPool <kernel_shape: ints = [2,2]> (u)", {"w3": (6, 4, 3, 3)},
         "MaxPoolCounts", "takes the maximum of currents with a number per pixel in them"),
+    "a maximum of one pixel, flattened": (
+        "u = GlobalAveragePool (a1)\nv = Conv (u, w3)\n"
+        "p = MaxPool <kernel_shape: ints = [1,1]> (v)\nt = Flatten (p)\ns = Gemm (t, square)",
+        {"w3": (6, 4, 1, 1), "square": (6, 6)}, "Flatten", "flattens a maximum of currents"),
+    "columns worth unlike amounts, in a sum, convolved": (
+        "u = Add (a1, a1)\nt = Mul (u, gain)\ns = Conv (t, w2)", {"gain": PER_COLUMN},
+        "Conv", "adds spikes that are worth unlike amounts within a channel"),
+    "an analog current beside others": (
+        "t = Conv (a1, w2)\ns = Concat <axis: int = 1> (t, c1)", {"wy": (10, 5)},
+        "Concat", "joins a sum of currents that holds an analog one ('c1')"),
     "channels made of one by a factor": (
         "t = Slice (a1, from, to, along)\nu = Mul (t, gain)\ns = Conv (u, w2)",
         {"from": [0], "to": [1], "along": [1], "gain": PER_CHANNEL},
@@ -377,6 +399,45 @@ def test_a_wide_layer_takes_the_bits_that_fit(huge: float, bits: int) -> None:
     counts, analog = counts_in_onnxruntime(int8_parts(found.network).whole(), found.network, FEEDS)
     for layer, values in run(found.network, FEEDS, T, analog).counts.items():
         np.testing.assert_array_equal(counts[layer], values)
+
+
+def test_currents_of_unknown_size_are_not_joined() -> None:
+    body = (
+        f"{FIRST}d1 = Conv (x, w3)\nt = Conv (a1, w2)\ns = Concat <axis: int = 1> (t, d1)\n"
+        + build.stair("s", "last") + POOLED + "y = MatMul (last_row, wy)"
+    )  # fmt: skip
+    weights = {"w1": (4, 3, 3, 3), "w2": (6, 4, 1, 1), "w3": (6, 3, 1, 1), "wy": (12, 5)}
+    made = spiking.network(body, weights, inputs="float[N,3,H,W] x")
+    found = refusals(made)[0]
+    assert (found.op, found.reason) == ("Concat", "joins currents of unknown size")
+    assert found.remedy == "export with static image sizes"
+
+
+@pytest.mark.parametrize("size", ["M", "256"])
+def test_a_computed_shape_is_read_from_what_the_file_declares(size: str) -> None:
+    body = (
+        f"{FIRST}n = Shape <start: int = 0, end: int = 1> (a1)\n"
+        "t = Concat <axis: int = 0> (n, rest)\ny = Reshape (a1, t)\ns = Gemm (y, w2)\n"
+        + build.stair("s", "last") + "z = MatMul (last, wy)"
+    )  # fmt: skip
+    weights = {"w1": (4, 3, 3, 3), "w2": (256, 6), "wy": (6, 5), "rest": np.array([-1])}
+    made = spiking.network(body, weights, outputs=f"float[N,{size}] y, float[N,K] z")
+    reading = count_sums.read(made, T)
+    assert reading.refused == ()
+    assert compared(made, reading) == 2
+    found = quantise_weights.run(made, T).network
+    counted = run(found, FEEDS, T)
+    levels = counted.counts[found.layers[0].name][-1].reshape(2, 256)
+    np.testing.assert_allclose(counted.outputs[T]["y"], levels * 1.2 / T, rtol=1e-6)
+
+
+def test_a_computed_shape_that_nobody_declares_is_refused() -> None:
+    middle = (
+        "n = Shape <start: int = 0, end: int = 1> (a1)\nv = Concat <axis: int = 0> (n, rest)\n"
+        "t = Reshape (a1, v)\ns = Gemm (t, w3)"
+    )
+    found = refusals(snn(middle, {"rest": [-1], "w3": (256, 6)}))[0]
+    assert (found.op, found.reason) == ("Reshape", "its target shape is computed at run time")
 
 
 def test_what_reads_a_refused_tensor_and_counts_says_so() -> None:
