@@ -508,3 +508,26 @@ def test_an_expand_to_another_multiple_of_the_batch_is_left(case: str) -> None:
     free_batch(net)
     assert op in ops(net)
     np.testing.assert_allclose(run(net, carried, {"x": x})["y"], wanted, rtol=1e-6)
+
+
+def test_open_sizes_behind_more_than_the_batch_are_left() -> None:
+    body = (
+        "s = Shape (x)\n b = Shape <start = 0, end = 1> (x)\n d = Mul (b, three)\n"
+        " h = Shape <start = 2> (x)\n t = Concat <axis = 0> (d, h)\n r = Relu (x)\n"
+        " f = Reshape (r, t)\n q = Neg (f)\n y = Reshape (q, s)"
+    )
+    source = shapeless(body, {"three": ints(3)}, **ANY)
+    net, (found,) = checked(source, free_batch)
+    assert ops(net).count("Reshape") == 2
+    assert "its first axis is more than the batch" in found[1][0].reason
+
+
+def test_reshape_of_a_constant_is_left() -> None:
+    body = (
+        "s = Shape <start = 1, end = 2> (x)\n t = Concat <axis = 0> (one, s)\n"
+        " k = Reshape (row, t)\n y = Add (x, k)"
+    )
+    weights = {"row": np.arange(6, dtype=np.float32), "one": ints(1)}
+    proto = shapeless(body, weights, inputs="float[batch,6] x", outputs="float y")
+    result = rewritten(proto, free_batch, fold_constants)
+    assert ops(result) == ["Add"]

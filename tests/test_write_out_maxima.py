@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from na_convert.passes import to_spiking, write_out_maxima
+from na_convert.passes.fold_constants import fold_constants
 
 from na_convert.forms.folded import to_folded
 from na_convert.graph import export_graph
@@ -28,7 +29,7 @@ CASES = {  # what stands between the neurons, and the shape of a sample behind i
 }
 
 
-def network(middle: str, sample: tuple[int, ...], step2: float = 0.3):
+def network(middle: str, sample: tuple[int, ...], step2: float = 0.3, opset: int = 17):
     """conv, neurons, conv, neurons, ``middle``, linear, neurons, linear."""
     weights = {**WEIGHTS, "w2": (4, 4, 3, 3), "v": (int(np.prod(sample)), 6), "u": (6, 5),
                "step2": step2}  # fmt: skip
@@ -38,7 +39,7 @@ def network(middle: str, sample: tuple[int, ...], step2: float = 0.3):
         + middle + "\nf = Flatten (m)\nz2 = Gemm (f, v)\n" + stair("z2", "b")
         + "y = Gemm (b, u)"
     )  # fmt: skip
-    return graph(body, weights)
+    return graph(body, weights, opset=opset)
 
 
 def tensors(g, carried, names: list[str], **more: object) -> list[np.ndarray]:
@@ -105,3 +106,26 @@ def test_outside_the_spiking_part_a_maximum_stays() -> None:
     g, _ = graph(body, {**WEIGHTS, "v": (4, 5)})
     assert write_out_maxima.run(g).changed == 0
     assert "GlobalMaxPool" in {n.op for n in g.nodes}
+
+
+def test_axes_that_are_an_input() -> None:
+    """As from opset 18 on; from behind, too."""
+    middle = "image = Constant <value_ints = [-1, 2]> ()\nm = ReduceMax (a, image)"
+    g, carried = network(middle, (4, 1, 1), opset=18)
+    fold_constants(g)
+    (expected,) = tensors(g, carried, ["m"])
+    assert write_out_maxima.run(g).changed == 1
+    assert "MaxPool" in {n.op for n in g.nodes}
+    (found,) = tensors(g, carried, ["m"])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("axes", ["", ", image", ", batch"])
+def test_axes_that_are_computed_or_include_the_batch_are_left(axes: str) -> None:
+    middle = (
+        "batch = Constant <value_ints = [-4, 2]> ()\nk = Shape <start: int = 2, end: int = 3> (z)\n"
+        f"image = Sub (k, k)\nm = ReduceMax (a{axes})"
+    )
+    g, _ = network(middle, (4, 1, 1), opset=18)
+    fold_constants(g)
+    assert write_out_maxima.run(g).changed == 0
