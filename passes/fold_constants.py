@@ -150,6 +150,17 @@ def _as_cast(node: gs.Node) -> None:
     node.inputs = [node.inputs[0]]
 
 
+def _rename_weights(graph: gs.Graph, branch: gs.Graph, names: Names) -> None:
+    """Branches beside each other may call different weights alike; one graph may not."""
+    known = {t.name: t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
+    known |= {t.name: t for t in graph.inputs}
+    inside = [t for n in branch.nodes for t in n.inputs]
+    for tensor in (t for t in (*inside, *branch.outputs) if is_constant(t)):
+        if known.get(tensor.name) is not tensor:
+            tensor.name = names.fresh(tensor.name)
+            known[tensor.name] = tensor
+
+
 def _inline_branch(graph: gs.Graph, node: gs.Node, names: Names) -> list[gs.Node]:
     """Replace an ``If`` whose condition is constant by the branch taken; returns its nodes."""
     taken = "then_branch" if bool(node.inputs[0].values.ravel()[0]) else "else_branch"
@@ -158,6 +169,7 @@ def _inline_branch(graph: gs.Graph, node: gs.Node, names: Names) -> list[gs.Node
     outer = list(node.outputs)
     node.outputs.clear()
     node.attrs.clear()  # its nodes are the graph's now
+    _rename_weights(graph, branch, names)
     for inner in inlined:
         inner.name = names.fresh(inner.name or inner.op)
         for tensor in inner.outputs:

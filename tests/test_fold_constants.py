@@ -9,7 +9,7 @@ from na_convert.passes.fold_constants import fold_constants
 
 from na_convert import size_guard
 from na_convert.errors import ModelError
-from na_convert.graph import import_graph
+from na_convert.graph import import_graph, is_constant
 
 from .build import graph, model
 from .same import ops, rewritten
@@ -118,6 +118,46 @@ def test_if_whose_branch_passes_a_tensor_on() -> None:
         y = Neg (t)
     """
     assert "If" not in ops(rewritten(model(body, **ROW), fold_constants))
+
+
+ALIKE = {
+    "weights of two branches": (
+        ("t", "s", "a = Add (s, k)", "<float[1,6] k = {1,2,3,4,5,6}>"),
+        ("u", "t", "a = Mul (t, k)", "<float[1,6] k = {6,5,4,3,2,1}>")),
+    "weights that two branches give out": (
+        ("p", "s", "", "<float[1,6] a = {1,2,3,4,5,6}>"),
+        ("q", "s", "", "<float[1,6] a = {6,5,4,3,2,1}>")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_branches_that_call_different_weights_alike(case: str) -> None:
+    inlined = "".join(
+        f"""{output} = If (c) <
+            then_branch = yes{k} () => (float[N,6] a) {weight} {{ {body} }},
+            else_branch = no{k} () => (float[N,6] b) {{ b = Abs ({other}) }}
+        >\n"""
+        for k, (output, other, body, weight) in enumerate(ALIKE[case])
+    )
+    end = "y = Neg (u)" if "out" not in case else "v = Mul (s, p)\n y = Add (v, q)"
+    text = f"c = Constant <value = bool {{1}}> ()\n s = Relu (x)\n {inlined} {end}"
+    result = rewritten(model(text, **ROW), fold_constants)
+    assert "If" not in ops(result)
+    weights = [t for n in result.nodes for t in n.inputs if is_constant(t)]
+    assert len({t.name for t in weights}) == len(weights) == 2
+
+
+def test_what_a_branch_gives_out_and_reads_itself() -> None:
+    body = """
+        c = Constant <value = bool {1}> ()
+        s = Relu (x)
+        t, u = If (c) <
+            then_branch = yes () => (float[N,6] a, float[N,6] b) { a = Neg (s) b = Abs (a) },
+            else_branch = no () => (float[N,6] d, float[N,6] e) { d = Abs (s) e = Neg (s) }
+        >
+        y = Sub (t, u)
+    """
+    assert ops(rewritten(model(body, **ROW), fold_constants)) == ["Relu", "Neg", "Abs", "Sub"]
 
 
 def test_random_nodes_stay() -> None:
