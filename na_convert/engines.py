@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .evaluate import evaluate
+from .exactness import exactness_of
 from .graph import is_ours
 from .input_quantisers import as_in_file
 from .layers import Layer
@@ -73,7 +74,8 @@ def compare_engines(
 
     ``run`` must hold the currents and spikes of these layers, and of the layers ``before`` from
     which their currents and the outputs come, for at least ``timesteps`` steps. The input's
-    quantisers, at whose edges a rounding moves every current behind, are the file's in numpy, too.
+    quantisers, at whose edges a rounding moves every current behind, are the file's in numpy, too;
+    so is all of the analog part on grids, which rounds to them.
     """
     graph = network.graph
     encoded = [n.outputs[0].name for n in graph.nodes if is_ours(n, "Encode")]
@@ -82,7 +84,9 @@ def compare_engines(
     tensors = [*(layer.current for layer in layers), *decoded.values()]
     dtype = run.currents[layers[0].name].dtype
     constant = {**feeds, **as_in_file(network, feeds, dtype)}
-    constant |= evaluate(graph, constant, encoded)
+    constant |= evaluate(
+        graph, constant, encoded, dtype=np.float64 if exactness_of(network) is None else dtype
+    )
     advance = layers_with_state()  # for max-pools only: the neurons are cut off
     watched = [_Watched(layer, run.currents[layer.name][0]) for layer in layers]
     total: dict[str, Array] = {}
