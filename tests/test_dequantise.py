@@ -287,6 +287,38 @@ def test_moves_in_front_of_two_outputs_stay() -> None:
     assert [t.name for t in net.outputs] == ["y", "y2"]
 
 
+def test_readers_of_what_is_moved_become_one() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n d = DequantizeLinear (m, s, z)\n"
+        " e = DequantizeLinear (m, s, z)\n f = Neg (e)\n y = Add (d, f)"
+    )
+    result = rewritten(quantised(body, {}), dequantise)
+    assert ops(result) == ["QuantizeLinear", "DequantizeLinear", "Flatten", "Neg", "Add"]
+
+
+def test_a_grid_for_each_channel_is_quantised_again() -> None:
+    body = (
+        "q = QuantizeLinear <axis = 1> (x, each, zeros)\n"
+        " d = DequantizeLinear <axis = 1> (q, each, zeros)\n r = Relu (d)\n"
+        " p = QuantizeLinear <axis = 1> (r, each, zeros)\n"
+        " e = DequantizeLinear <axis = 1> (p, each, zeros)\n y = Neg (e)"
+    )
+    grids = {"each": np.float32([0.01, 0.02, 0.03]), "zeros": np.zeros(3, np.uint8)}
+    assert ops(rewritten(quantised(body, grids), dequantise)).count("QuantizeLinear") == 2
+
+
+def test_a_clip_to_computed_integers_is_another_grid() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n t2 = ReduceMax <keepdims = 0> (x)\n"
+        " top = QuantizeLinear (t2, s, z)\n c = Clip (q, z, top)\n d = DequantizeLinear (c, s, z)\n"
+        " f = Flatten (d)\n p = QuantizeLinear (f, s, z)\n e = DequantizeLinear (p, s, z)\n"
+        " y = Neg (e)"
+    )
+    net, _ = import_graph(quantised(body, {}))
+    dequantise(net)
+    assert ops(net).count("QuantizeLinear") == 3
+
+
 def test_one_dequantiser_per_consumer_becomes_one() -> None:
     body = (
         "q = QuantizeLinear (x, s, z)\n a = DequantizeLinear (q, s, z)\n"

@@ -531,3 +531,28 @@ def test_reshape_of_a_constant_is_left() -> None:
     proto = shapeless(body, weights, inputs="float[batch,6] x", outputs="float y")
     result = rewritten(proto, free_batch, fold_constants)
     assert ops(result) == ["Add"]
+
+
+KNOWN_BY_ITSELF = {
+    "sizes of another tensor": (
+        "s = Shape (x)\n y = Resize <mode = \"nearest\"> (x, , , s)", {}, "Resize"),
+    "places that are computed": (
+        "m = ReduceMax <axes = [1,2,3], keepdims = 0> (x)\n i = ArgMax <keepdims = 0> (m)\n"
+        " g = Gather <axis = 1> (x, i)\n y = Neg (g)", {}, "Gather"),
+    "a missing limit": ("y = Clip (x, , top)", {"top": 0.5}, "Clip"),
+    "a tensor expanded elsewhere": (
+        "m = ReduceMean <axes = [1]> (x)\n s = Shape (x)\n e = Expand (m, s)\n y = Sub (x, e)",
+        {}, "Tile"),
+    "a batch put in the middle": (
+        "n = Shape <start = 0, end = 1> (x)\n t = Concat <axis = 0> (three, n, eight, eight)\n"
+        " k = Expand (half, t)\n p = Transpose <perm = [1,0,2,3]> (k)\n"
+        " y = Concat <axis = 1> (x, p)",
+        {"three": ints(3), "eight": ints(8), "half": 0.5}, "Expand"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", KNOWN_BY_ITSELF)
+def test_what_follows_the_batch_by_itself_stays(case: str) -> None:
+    body, weights, op = KNOWN_BY_ITSELF[case]
+    source = shapeless(body, weights, **OPEN, opset=17)
+    assert op in ops(rewritten(source, fold_constants, free_batch))
