@@ -10,6 +10,7 @@ far above what networks need. Raises ModelError, in one line each:
 * two versions of ONNX's own operators at once
 * names with control characters
 * local functions that call each other until there are more than `MOST_NODES` nodes
+* operators on which onnxruntime ends the process when an optional input is left out
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def check_model(path: Path, model: onnx.ModelProto) -> None:
     _check_inputs(path, model)
     _check_functions(path, model)
     _check_names(path, model)
+    _check_operators(path, model)
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -231,6 +233,23 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
             f"{path}: {nodes} nodes (local functions inlined), more than {MOST_NODES}",
             remedy="simplify the model, with onnxsim for instance: a network has fewer by far",
         )
+
+
+_FATAL_BELOW = {"QLinearLeakyRelu": 5, "QLinearSigmoid": 5}  # inputs, of onnxruntime's own
+
+
+def _check_operators(path: Path, model: onnx.ModelProto) -> None:
+    """What onnxruntime (1.32, and older) does not refuse, but abort on."""
+    bodies = (node for f in model.functions for node in with_subgraphs(f.node))
+    for node in (*all_nodes(model.graph), *bodies):
+        if len(node.input) < _FATAL_BELOW.get(node.op_type, 0) and node.domain == "com.microsoft":
+            name = node.name or node.output[0]
+            raise ModelError(
+                f"{path}: {name!r} ({node.op_type}) has no zero point of its result, without which "
+                "onnxruntime ends",
+                node=name,
+                remedy="add it: 0 is what leaving it out means",
+            )
 
 
 def count_nodes(model: onnx.ModelProto) -> int:

@@ -290,9 +290,26 @@ def functions_that_multiply(model: Model) -> None:
     call_functions(model, "Relu", depth=40)
 
 
+def no_zero_point(model: Model) -> None:
+    """onnxruntime does not refuse this, it aborts."""
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    for name, value in (("one", np.float32(1)), ("none", np.uint8(0))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    made = [
+        onnx.helper.make_node("QuantizeLinear", [model.graph.output[0].name, "one", "none"], ["q"]),
+        onnx.helper.make_node(
+            "QLinearSigmoid", ["q", "one", "none", "one"], ["p"], domain="com.microsoft"
+        ),
+        onnx.helper.make_node("DequantizeLinear", ["p", "one", "none"], ["end"]),
+    ]
+    model.graph.node.extend(made)
+    model.graph.output[0].name = "end"
+
+
 @pytest.mark.parametrize(
     ("harm", "match"),
     [
+        (no_zero_point, r"'p' \(QLinearSigmoid\) has no zero point of its result"),
         (cyclic, "topologically sorted"),
         (reads_itself, "topologically sorted"),
         (one_name_twice, "single static assignment"),
