@@ -5,6 +5,7 @@ Cases, each with its test:
 * ``Identity``; ``Dropout`` in inference; ``Cast`` to the type the tensor already has
 * ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` of one tensor; ``Transpose`` that keeps the order
 * ``Transpose`` after ``Transpose``: merged, or both dropped where they cancel
+* ``Squeeze`` of the axes that a ReduceSum (Max, Mean, Min) before it has kept: it drops them itself
 * a node whose output is a graph output: the tensor before it takes the output's name, unless it is
   a graph input, a graph output or a constant itself
 """
@@ -16,6 +17,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import DTypeLike
 
+from na_convert.axes import axes_argument
 from na_convert.graph import (
     all_nodes,
     is_constant,
@@ -27,6 +29,7 @@ from na_convert.graph import (
     sole_consumer,
 )
 
+_REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 _SINGLE = ("Concat", "Sum", "Max", "Min", "Mean")
 
 
@@ -34,7 +37,7 @@ def drop_noops(graph: gs.Graph) -> int:
     """Returns how many nodes went."""
     changed = 0
     for node in list(graph.nodes):
-        changed += _merge_transposes(graph, node)
+        changed += _merge_transposes(graph, node) + _merge_squeeze(graph, node)
         if _is_noop(node) and bypass(graph, node):
             changed += 1
     graph.cleanup().toposort()
@@ -105,4 +108,20 @@ def _merge_transposes(graph: gs.Graph, node: gs.Node) -> int:
         return 0
     node.attrs["perm"] = [first[i] for i in second]
     node.inputs = [before.inputs[0]]
+    return 1
+
+
+def _merge_squeeze(graph: gs.Graph, node: gs.Node) -> int:
+    if not is_standard(node, "Squeeze") or not node.outputs:
+        return 0
+    before = producer(node.inputs[0])
+    if before is None or not is_standard(before, *_REDUCTIONS):
+        return 0
+    kept, squeezed = axes_argument(before), axes_argument(node)
+    if not kept or not squeezed or sorted(kept) != sorted(squeezed):
+        return 0
+    keeps = bool(int(before.attrs.get("keepdims", 1)))
+    if not keeps or sole_consumer(graph, before.outputs[0]) is None or not bypass(graph, node):
+        return 0
+    before.attrs["keepdims"] = 0
     return 1

@@ -95,3 +95,40 @@ def test_an_input_or_output_twice_keeps_its_identity(body: str, outputs: str) ->
 
 def _typed(name: str) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+
+
+SQUEEZED = {
+    "sum": "b = ReduceSum (a, last)\n c = Squeeze (b, last)",
+    "mean": "b = ReduceMean <axes = [2, 3]> (a)\n c = Squeeze (b, both)",
+    "maximum": "b = ReduceMax <axes = [3, 2], keepdims = 1> (a)\n c = Squeeze (b, both)",
+}
+AXES = {"last": np.asarray([-1], np.int64), "both": np.asarray([2, 3], np.int64)}
+
+
+@pytest.mark.parametrize("case", SQUEEZED)
+def test_a_squeeze_of_what_a_reduction_kept(case: str) -> None:
+    source = model(f"a = Relu (x)\n {SQUEEZED[case]}\n y = Neg (c)", AXES, **IMAGE)
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    found = ops(rewritten(source, drop_noops))
+    assert found == ["Relu", source.graph.node[1].op_type, "Neg"]
+
+
+def test_a_squeeze_that_makes_an_output() -> None:
+    source = model("a = Relu (x)\n b = ReduceSum (a, last)\n y = Squeeze (b, last)", AXES, **IMAGE)
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    result = rewritten(source, drop_noops)
+    assert ops(result) == ["Relu", "ReduceSum"]
+    assert result.outputs[0].name == "y"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "b = ReduceMean <axes = [1, 2], keepdims = 0> (a)\n c = Squeeze (b, both)",
+        "b = ReduceMean <axes = [2], keepdims = 1> (a)\n c = Squeeze (b, both)",
+        "b = ReduceSum (a, last)\n d = Neg (b)\n c0 = Squeeze (b, last)\n c = Add (c0, c0)",
+    ],
+)
+def test_other_squeezes_stay(body: str) -> None:
+    net, _ = graph(f"a = Relu (x)\n {body}\n y = Neg (c)", AXES, **IMAGE)
+    assert drop_noops(net) == 0
