@@ -104,12 +104,24 @@ def _give_own_current(graph: gs.Graph, scales: Scales) -> bool:
         threshold = np.asarray(parameters(node).threshold, np.float64).ravel()
         if np.allclose(threshold * scales.of[current.name], 1, rtol=1e-9, atol=0):
             continue
-        own = gs.Variable(names.fresh(f"{current.name}_own"), current.dtype)
-        one = g.constant(names.fresh(f"{current.name}_factor"), np.ones((), np.float32))
-        graph.nodes.append(g.node("Mul", [current, one], [own], names.fresh(f"{node.name}_scale")))
+        before = g.producer(current)
+        encoded = before is not None and g.is_ours(before, "Encode")
+        source = before.inputs[0] if before is not None and encoded else current
+        own = gs.Variable(names.fresh(f"{source.name}_own"), source.dtype)
+        one = g.constant(names.fresh(f"{source.name}_factor"), np.ones((), np.float32))
+        graph.nodes.append(g.node("Mul", [source, one], [own], names.fresh(f"{node.name}_scale")))
+        if encoded:  # what is analog is scaled before it is spread over the time steps
+            own = _encoded(graph, own, names)
         node.inputs = [own, *node.inputs[1:]]
         made = True
-    graph.toposort()
+    graph.cleanup().toposort()
+    return made
+
+
+def _encoded(graph: gs.Graph, analog: gs.Variable, names: g.Names) -> gs.Variable:
+    made = gs.Variable(names.fresh(f"{analog.name}_encoded"), analog.dtype)
+    name = names.fresh(f"{analog.name}_encode")
+    graph.nodes.append(g.node("Encode", [analog], [made], name, {}, "na_convert"))
     return made
 
 

@@ -64,6 +64,25 @@ def test_the_current_and_output_scales_are_told(name: str) -> None:
         np.testing.assert_allclose(np.multiply(old.amplitude, new.output_scale), 1)
 
 
+def test_unlike_thresholds_on_one_current_and_levels_below_zero() -> None:
+    """The second layer gets a factor of its own, after which all scales are chosen anew. (At this
+    phase the levels need no offset on the current, which would be a sum of its own.)"""
+    stair = (
+        '{} = na_convert.Staircase <levels: int = 3, tie_rule: string = "half_up">'
+        " ({}, {}, {}, low, shifted)\n"
+    )
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1, b1)\n"
+        + stair.format("a1", "c1", "step", "step")
+        + stair.format("b1_", "c1", "step2", "step2")
+        + f"c2 = Conv {spiking.CONV} (a1, w2)\nd2 = Conv {spiking.CONV} (b1_, w3)\n"
+        "c3 = Add (c2, d2)\n" + stair.format("last", "c3", "step", "step") + spiking.HEAD
+    )
+    weights = {**spiking.SHAPES, "w3": (4, 4, 3, 3), "step2": 0.3, "low": -1.0, "shifted": -0.5}
+    snn = spiking.network(body, weights)
+    same_spikes(snn, unit(snn))
+
+
 def test_spikes_that_are_worth_less_than_nothing_turn_the_weights_behind_round() -> None:
     body = (
         f"c1 = Conv {spiking.CONV} (x, w1, b1)\n" + FALLING
