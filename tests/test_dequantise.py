@@ -153,6 +153,14 @@ def test_scales_that_are_computed_are_left(case: str) -> None:
     assert case in ops(net)
 
 
+def test_weights_of_a_qgemm_that_are_computed_are_left() -> None:
+    node = "p = com.microsoft.QGemm (q, s, z, v, ws, wz, k, t, o)"
+    body = "v = QuantizeLinear (u, ws, wz)\n " + CHAIN.format(node)
+    net, _ = import_graph(quantised(body, DENSE, f"{ROW}, float[6,4] u"))
+    dequantise(net)
+    assert "QGemm" in ops(net)
+
+
 def test_channels_last_is_left() -> None:
     node = "p = com.microsoft.QLinearAveragePool <kernel_shape = [2,2], channels_last = 1>"
     net, _ = import_graph(quantised(CHAIN.format(f"{node} (q, s, z, t, o)"), {}))
