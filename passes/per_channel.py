@@ -43,8 +43,7 @@ def affine_chain(graph: gs.Graph, linear: Linear, rank: int) -> Chain | None:
     if not shifts:
         return None
     kept = steps[: shifts[-1] + 1]
-    following = steps[shifts[-1] + 1].node if len(steps) > shifts[-1] + 1 else None
-    if following is None and _leads_to_rounding(kept[-1].node):
+    if len(kept) == len(steps) and _leads_to_rounding(kept[-1].node):
         return None
     affine = kept[0].affine
     for step in kept[1:]:

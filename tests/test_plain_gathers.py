@@ -51,7 +51,7 @@ WINDOWS = (
     "b = Transpose <perm = [4,5,0,1,2,3]> (g)\n"
 )
 POOLED = {"inputs": "float[N,3,8,8] x", "outputs": "float[N,C,H,A,W,B] y"}
-UNEVEN = windows([[0, 1], [1, 2], [5, 7]], [[0, 4, 4], [2, 3, 7]])
+UNEVEN = windows([[0, 1, 1], [1, 2, 3], [5, 6, 7]], [[0, 4, 4], [2, 3, 7]])
 
 
 def test_windows_of_rows_and_columns_are_a_gather_along_each() -> None:

@@ -85,11 +85,12 @@ def test_what_the_parts_leave_out_is_small(fan_in: int) -> None:
     assert np.quantile(shares, 0.95) < 2.0**-15
 
 
-def test_equal_weights_on_many_inputs_are_refused() -> None:
+@pytest.mark.parametrize("given", [(-1.0, 1.0), (-1.0, 0.0), (0.0, 1.0)])
+def test_equal_weights_on_many_inputs_are_refused(given: tuple[float, float]) -> None:
     """Each is two thirds of a unit of the grid, rounded to one: the sums grow by half."""
     weight = np.full((1, 12000), 1.35)
     with pytest.raises(NotExact, match="its sums leave 2\\^24 units, in two parts as well"):
-        divided(GEMM, Weights(weight, None), (-1.0, 1.0))
+        divided(GEMM, Weights(weight, None), given)
 
 
 BODIES = {

@@ -61,6 +61,14 @@ def test_maxima_become_pools_of_the_same_values(case: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("case", ["global max-pool", "image", "image, no axes kept"])
+def test_of_an_image_the_pool_reads_it_as_it_lies(case: str) -> None:
+    g, _ = network(*CASES[case])
+    write_out_maxima.run(g)
+    (pool,) = [n for n in g.nodes if n.op == "MaxPool"]
+    assert (pool.inputs[0].name, list(pool.attrs["kernel_shape"])) == ("a", [8, 8])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_totals_over_time_are_the_maxima_of_totals(case: str) -> None:
     middle, sample = CASES[case]
