@@ -7,7 +7,7 @@ compared by `round_trip`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from .activation import Staircase, read_activation
 from .evaluate import evaluate
-from .graph import is_constant, is_ours, label
-from .layers import Layer
+from .graph import is_ours, label
+from .layers import Layer, spiking_behind
 from .snn import Snn, neuron_nodes
 
 Array: TypeAlias = NDArray[Any]
@@ -38,10 +38,12 @@ def input_quantisers(
     staircase_ann: gs.Graph, layers: Sequence[Layer]
 ) -> tuple[InputQuantiser, ...]:
     """Those of ``staircase_ann``, in order: what reads none of the ``layers``' activations."""
-    fired = {layer.neuron.output for layer in layers}
+    names = {layer.neuron.output: layer.name for layer in layers}
+    outputs = ((n, t.name) for n in staircase_ann.nodes for t in n.outputs)
+    firing = {id(node): names[output] for node, output in outputs if output in names}
     return tuple(
         InputQuantiser(label(n), n.inputs[0].name, n.outputs[0].name, _function(n))
-        for n in _in_front(staircase_ann, fired)
+        for n in _in_front(staircase_ann, firing)
     )
 
 
@@ -62,21 +64,15 @@ def in_snn(
 
 def as_in_file(network: Snn, feeds: Mapping[str, Array], dtype: np.dtype[Any]) -> dict[str, Array]:
     """What the quantisers of ``network`` make of ``feeds`` in its file's float type, by tensor."""
-    fired = {node.outputs[0].name for node in neuron_nodes(network.graph)}
-    names = [node.outputs[0].name for node in _in_front(network.graph, fired)]
+    firing = {id(node): node.name for node in neuron_nodes(network.graph)}
+    names = [node.outputs[0].name for node in _in_front(network.graph, firing)]
     return evaluate(network.graph, feeds, names, dtype=dtype) if names else {}
 
 
-def _in_front(graph: gs.Graph, fired: Collection[str]) -> Iterator[gs.Node]:
-    """The Staircase nodes that depend on none of the tensors ``fired``."""
-    behind: set[str] = set()
-    for node in graph.nodes:
-        outputs = {t.name for t in node.outputs}
-        reads = {t.name for t in node.inputs if not is_constant(t)}
-        if reads & behind or outputs.intersection(fired):
-            behind |= outputs
-        elif is_ours(node, "Staircase"):
-            yield node
+def _in_front(graph: gs.Graph, firing: Mapping[int, str]) -> Iterator[gs.Node]:
+    """The Staircase nodes that are none of ``firing``, and depend on none."""
+    staircases = (n for n in graph.nodes if is_ours(n, "Staircase") and id(n) not in firing)
+    return (node for node in staircases if not spiking_behind(node.inputs[:1], firing))
 
 
 def _function(node: gs.Node) -> Staircase:

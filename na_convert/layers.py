@@ -171,8 +171,8 @@ def sources(network: Snn, layers: Sequence[Layer]) -> dict[str, tuple[Layer, ...
     spikes reach the network's outputs."""
     firing = {id(node): node.name for node in snn.neuron_nodes(network.graph)}
     tensors = network.graph.tensors()
-    found = {layer.name: _spiking_behind([tensors[layer.current]], firing) for layer in layers}
-    found[OUTPUTS] = _spiking_behind(network.graph.outputs, firing)
+    found = {layer.name: spiking_behind([tensors[layer.current]], firing) for layer in layers}
+    found[OUTPUTS] = spiking_behind(network.graph.outputs, firing)
     return {
         name: tuple(layer for layer in layers if layer.name in names)
         for name, names in found.items()
@@ -190,8 +190,11 @@ def group_sources(
     return tuple(layer for layer in layers if layer.name in names)
 
 
-def _spiking_behind(tensors: Sequence[gs.Tensor], firing: Mapping[int, str]) -> set[str]:
-    """Neuron layers from which ``tensors`` are computed without another neuron between."""
+def spiking_behind(tensors: Sequence[gs.Tensor], firing: Mapping[int, str]) -> set[str]:
+    """Neuron layers from which ``tensors`` are computed without another neuron between.
+
+    ``firing``: their names, by the id of their node.
+    """
     seen: set[int] = set()
     names: set[str] = set()
     waiting = list(tensors)

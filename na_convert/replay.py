@@ -8,6 +8,8 @@ weights rounded to the file's float type once more, or to the grids of `passes.s
 measured, not assumed. A network on grids must also fire, without exception, at the levels of the
 ANN that has its rounded weights.
 
+Quantisers of the input are no layers: ANN and SNN get the ANN's levels (`input_quantisers`).
+
 Where biases were calibrated, the recorded shift of a layer's current is taken back first: what is
 left must be the ANN's. A shift in the file that is not the recorded one is an error in the current.
 """
