@@ -80,13 +80,18 @@ def _real(x: Array, scale: Array, zero: Array | None, axis: int) -> Array:
     return np.asarray(real, scale.dtype)
 
 
-def _requantise(b: Builder, node: gs.Node, x: gs.Tensor, scale: int, zero: int) -> bool:
-    """Let ``node``'s output be ``x`` quantised by its inputs number ``scale`` and ``zero``."""
+def _requantise(
+    b: Builder, node: gs.Node, x: gs.Tensor, scale: int, zero: int, given: int = 2
+) -> bool:
+    """Let ``node``'s output be ``x`` quantised by its inputs number ``scale`` and ``zero``.
+
+    Without the latter its type is that of input number ``given``, a zero point as well.
+    """
     output = b.take_output(node)
     inputs = [x, node.inputs[scale]]
-    zero_point, given = _optional(node, zero), _optional(node, 2)
-    if zero_point is None and given is not None:  # of the type of what comes in
-        zero_point = b.constant(f"{output.name}_zero", np.zeros((), given.dtype))
+    zero_point, like = _optional(node, zero), _optional(node, given)
+    if zero_point is None and like is not None:
+        zero_point = b.constant(f"{output.name}_zero", np.zeros((), like.dtype))
     if zero_point is not None:
         inputs.append(zero_point)
     b.emit_into("QuantizeLinear", inputs, output)
@@ -186,13 +191,13 @@ def _qlinear_where(b: Builder, node: gs.Node) -> bool:
     first = _as_float(b, node.inputs[1], node.inputs[2], _optional(node, 3))
     second = _as_float(b, node.inputs[4], node.inputs[5], _optional(node, 6))
     y = b.emit("Where", [node.inputs[0], first, second], f"{b.base(node)}_float")
-    return _requantise(b, node, y, 7, 8)
+    return _requantise(b, node, y, 7, 8, given=3)
 
 
 def _qlinear_concat(b: Builder, node: gs.Node) -> bool:
     parts = [_as_float(b, *node.inputs[k : k + 3]) for k in range(2, len(node.inputs), 3)]
     y = b.emit("Concat", parts, f"{b.base(node)}_float", node.attrs)
-    return _requantise(b, node, y, 0, 1)
+    return _requantise(b, node, y, 0, 1, given=4)
 
 
 def _integer(op: str, axis: int) -> Callable[[Builder, gs.Node], bool]:
