@@ -6,13 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 import pytest
 from na_convert.passes import count_sums, quantise_weights
 from na_convert.passes.count_sums import Reading
 from na_convert.passes.count_values import Sum
 
-from na_convert import kernels
 from na_convert.errors import NotConvertible
 from na_convert.evaluate import evaluate
 from na_convert.forms.int8_unrolled import int8_parts
@@ -24,6 +22,7 @@ from na_convert.snn import Snn, neuron_nodes
 
 from . import build, spiking
 from .int8_cases import network
+from .test_join_terms import total as of_terms
 
 T = 4
 FEEDS = {"x": build.images(2)}
@@ -44,14 +43,7 @@ def snn(middle: str, weights: dict[str, Any]) -> Snn:
 
 def worth(total: Sum, values: dict[str, np.ndarray]) -> np.ndarray:
     """``total`` of counts and analog tensors, by name."""
-    made = np.zeros(1)
-    for term in total.terms:
-        x = values[term.source.name]
-        if term.window is None:
-            made = made + x @ term.weight.T
-        else:
-            node = gs.Node("Conv", attrs=term.window.attributes())
-            made = made + kernels.conv(node, [x, term.weight], np.dtype(np.float64))
+    made = of_terms(total.terms, values)
     for counts, gain in total.identities:
         made = made + values[counts.name] * counts.scale * gain
     for name, gain in total.analogs:
