@@ -163,9 +163,8 @@ def convert(
     )
     tell("writing", 0.3)
     network, scaled = _unit(tuned.network, samples, wanted=unit_spikes, check=check)
-    with runtime.or_its_refusal(
-        source
-    ):  # unchecked, this is the first time that types are looked at
+    # Without checks this is the first time that the types of the model are looked at.
+    with runtime.or_its_refusal(source):
         made = _made(
             network, converted.staircase_ann, samples, form_of_file,
             exact=exact, tie=tie_shortcuts, given=data is not None,

@@ -239,7 +239,7 @@ _FATAL_BELOW = {"QLinearLeakyRelu": 5, "QLinearSigmoid": 5}  # inputs, of onnxru
 
 
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
-    """What onnxruntime (1.32, and older) does not refuse, but abort on."""
+    """What onnxruntime (seen in 1.32) does not refuse, but abort on."""
     bodies = (node for f in model.functions for node in with_subgraphs(f.node))
     for node in (*all_nodes(model.graph), *bodies):
         if len(node.input) < _FATAL_BELOW.get(node.op_type, 0) and node.domain == "com.microsoft":

@@ -111,7 +111,7 @@ def beside(thresholds: Array, rank: int | None, attrs: Mapping[str, object]) -> 
 def output_scale(attrs: Mapping[str, object]) -> tuple[float, float]:
     """By which a MultiThreshold multiplies its count, and what it adds."""
     scale, bias = attrs.get("out_scale", 1.0), attrs.get("out_bias", 0.0)
-    return float(str(scale)), float(str(bias))
+    return np.asarray(scale, np.float64).item(), np.asarray(bias, np.float64).item()
 
 
 def _multi_threshold(inputs: Sequence[Array], attrs: Mapping[str, object]) -> Array:
