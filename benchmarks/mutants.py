@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = (*sorted((ROOT / "passes").glob("*.py")), ROOT / "na_convert" / "neurons.py")
 HANGS = 60  # seconds of one test
 MOST_TESTS = 150  # of one mutant
+_VERDICTS = {0: "survived", 1: "killed", 2: "killed"}  # by pytest's exit code; others are our fault
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Covered:
         self._lines: Counter[str] = Counter()  # of each test, in all files
         for measured in data.measured_files():
             lines = {
-                line: {name.partition("|")[0] for name in names} - {""}
+                line: {name.rpartition("|")[0] for name in names} - {""}  # TEST|run, TEST|setup
                 for line, names in data.contexts_by_lineno(measured).items()
             }
             self._lines.update(name for names in lines.values() for name in names)
@@ -229,7 +230,7 @@ def _run(tests: list[str], copy: Path, seconds: float) -> str:
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+            return _VERDICTS[os.waitstatus_to_exitcode(status)]
         now = time.monotonic()
         text = progress.read_text()
         if text != last:
