@@ -27,7 +27,7 @@ from .connectivity import count_work, pool_sources
 from .data import Samples
 from .diagnosis import diagnose
 from .energy import DEFAULT, Constants, estimate
-from .engines import LayerEngines, compare_engines
+from .engines import LayerEngines, OutputsError, compare_engines
 from .exactness import as_ann, exactness_of
 from .input_range import proven_inputs, ranges_of
 from .layers import Layer, group_sources, in_groups, match_layers
@@ -105,8 +105,8 @@ def measure(
         found = _with(found, "round-trip", [figure])
     progress(0.5)
     if "engines" in checks:
-        engines, output_error = _engines(stages, few)
-        found = _with(found, "engines", engine_figures(engines, output_error, on_grid=on_grid))
+        engines, outputs = _engines(stages, few)
+        found = _with(found, "engines", engine_figures(engines, outputs, on_grid=on_grid))
         if on_grid and stages.runs_in_onnxruntime():
             found = _with(found, "engines", [same_counts_figure(network, file, layers, few)])
         found = replace(found, engine_differences=sum(e.differences for e in engines))
@@ -182,39 +182,41 @@ def _replay_unrounded(
     return [replace(figure, name=f"{figure.name} before rounding") for figure in figures]
 
 
-def _engines(stages: Stages, feeds: Mapping[str, Array]) -> tuple[tuple[LayerEngines, ...], float]:
+def _engines(
+    stages: Stages, feeds: Mapping[str, Array]
+) -> tuple[tuple[LayerEngines, ...], OutputsError]:
     """onnxruntime and numpy on ``feeds``, if onnxruntime runs the file; the outputs' error.
 
     The layers of a network too large to be recorded at once are recorded in groups.
     """
     if not stages.runs_in_onnxruntime():
-        return (), 0.0
+        return (), OutputsError()
     layers, copies = stages.layers, 3 * stages.network.timesteps
     found: list[LayerEngines] = []
-    output_error = 0.0
+    outputs = OutputsError()
     for group in in_groups(layers, neurons_at_once(copies)):
         compared, error = _engines_of(stages, group, feeds, batch_size(layers, copies))
         found += compared
-        output_error = max(output_error, error)
-    return tuple(found), output_error
+        outputs = outputs.merged(error)
+    return tuple(found), outputs
 
 
 def _engines_of(
     stages: Stages, group: Sequence[Layer], feeds: Mapping[str, Array], size: int
-) -> tuple[tuple[LayerEngines, ...], float]:
+) -> tuple[tuple[LayerEngines, ...], OutputsError]:
     network, last = stages.network, group[-1] is stages.layers[-1]
     before = group_sources(network, stages.layers, group)
     names = list(dict.fromkeys(each.name for each in (*before, *group)))
     engine = file_engine(stages.file, network.timesteps, names)
     merged: tuple[LayerEngines, ...] = ()
-    output_error = 0.0
+    outputs = OutputsError()
     for part in batches(feeds, size):
         found, error = compare_engines(
             network, group, before, part, engine(part), network.timesteps, outputs=last
         )
         merged = tuple(a.merged(b) for a, b in zip(merged, found, strict=True)) if merged else found
-        output_error = max(output_error, error)
-    return merged, output_error
+        outputs = outputs.merged(error)
+    return merged, outputs
 
 
 def _layer_result(layer: Layer, count: LayerCounts, timesteps: int) -> LayerResult:

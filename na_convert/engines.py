@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .evaluate import evaluate
 from .exactness import exactness_of
-from .graph import is_ours
+from .graph import is_ours, is_standard
 from .input_quantisers import as_in_file
 from .layers import Layer
 from .neurons import IFState
+from .regions import AVERAGING_OPS, descendants
 from .replay import relative_error
 from .simulation import Simulation, layers_with_state
 from .snn import Snn
@@ -26,6 +28,7 @@ from .snn import Snn
 Array: TypeAlias = NDArray[Any]
 
 FLOAT_NOISE = 16.0  # in units of the float type's eps: what two orders of summation may differ by
+LONG_SUM = 0.125  # for each term of an average: half an eps, in four lanes beside each other
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,18 @@ class LayerEngines:
         )
 
 
+@dataclass(frozen=True)
+class OutputsError:
+    """Of the outputs under the same spikes: the relative ``error``, and what sums over many pixels
+    explain of it."""
+
+    error: float = 0.0
+    tolerance: float = 0.0
+
+    def merged(self, other: OutputsError) -> OutputsError:
+        return OutputsError(max(self.error, other.error), max(self.tolerance, other.tolerance))
+
+
 def compare_engines(
     network: Snn,
     layers: Sequence[Layer],
@@ -68,9 +83,9 @@ def compare_engines(
     timesteps: int,
     *,
     outputs: bool = True,
-) -> tuple[tuple[LayerEngines, ...], float]:
+) -> tuple[tuple[LayerEngines, ...], OutputsError]:
     """Each of ``layers`` in ``run`` (onnxruntime's) against numpy, and, with ``outputs``, the
-    outputs' relative error.
+    outputs' error.
 
     ``run`` must hold the currents and spikes of these layers, and of the layers ``before`` from
     which their currents and the outputs come, for at least ``timesteps`` steps. The input's
@@ -99,11 +114,28 @@ def compare_engines(
         total = {mean: total.get(mean, 0) + now[name] for mean, name in decoded.items()}
     found = tuple(each.result(timesteps) for each in watched)
     if not outputs:
-        return found, 0.0
+        return found, OutputsError()
     means = {mean: value / timesteps for mean, value in total.items()}
-    read = evaluate(graph, {**feeds, **means}, [t.name for t in graph.outputs])
-    errors = [relative_error(read[n], v) for n, v in run.outputs[timesteps].items()]
-    return found, max(errors, default=0.0)
+    return found, _outputs_error(graph, {**feeds, **means}, ends, run.outputs[timesteps])
+
+
+def _outputs_error(
+    graph: gs.Graph,
+    given: Mapping[str, Array],
+    ends: Sequence[gs.Node],
+    outputs: Mapping[str, Array],
+) -> OutputsError:
+    """Of onnxruntime's ``outputs``, beside numpy's from what the nodes ``ends`` made."""
+    readout = descendants(graph, ends)
+    averages = [n for n in graph.nodes if id(n) in readout and is_standard(n, *AVERAGING_OPS)]
+    around = [t.name for n in averages for t in (n.inputs[0], n.outputs[0])]
+    read = evaluate(graph, given, list(dict.fromkeys([*outputs, *around])))
+    terms = [read[n.inputs[0].name].size / read[n.outputs[0].name].size for n in averages]
+    eps = max((float(np.finfo(v.dtype).eps) for v in outputs.values()), default=0.0)
+    return OutputsError(
+        max((relative_error(read[name], v) for name, v in outputs.items()), default=0.0),
+        LONG_SUM * eps * max(terms, default=0.0),
+    )
 
 
 class _Watched:

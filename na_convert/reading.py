@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +24,8 @@ Labels: TypeAlias = str | Path | NDArray[np.generic]
 Progress: TypeAlias = Callable[[str, float], None]
 
 RANDOM_SAMPLES = 16
+_RANDOM_NUMBERS = 1 << 22  # in all: of inputs that are very large there are fewer samples
+_FEWEST = 2  # a batch of one hides wrong broadcasting
 
 
 def silent(step: str, share: float) -> None:
@@ -44,12 +47,17 @@ def samples_for(
     if data is None:
         if labels is not None:
             raise UsageError("--labels needs --data")
-        found = random_data(inputs, seed=0, count=RANDOM_SAMPLES)
+        found = random_data(inputs, seed=0, count=_random_samples(inputs))
     else:
         metadata = {p.key: p.value for p in loaded.model.metadata_props}
         found = load_data(data, inputs, metadata, preprocessing, labels)
     check_sizes(loaded.path, loaded.model, found.feeds)
     return found
+
+
+def _random_samples(inputs: Sequence[InputSpec]) -> int:
+    numbers = sum(prod(size or 1 for size in spec.shape[1:]) for spec in inputs)
+    return max(_FEWEST, min(RANDOM_SAMPLES, _RANDOM_NUMBERS // max(1, numbers)))
 
 
 def model_info(loaded: Loaded) -> ModelInfo:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .activation import Staircase
-from .engines import LayerEngines
+from .engines import LayerEngines, OutputsError
 from .errors import CheckFailed
 from .layers import Layer
 from .replay import LayerReplay, Replay
@@ -168,7 +168,7 @@ def _staircase(layer: Layer) -> bool:
 
 
 def engine_figures(
-    engines: Sequence[LayerEngines], output_error: float, *, on_grid: bool = False
+    engines: Sequence[LayerEngines], outputs: OutputsError, *, on_grid: bool = False
 ) -> list[Figure]:
     """onnxruntime against numpy: spikes, currents, charge and outputs.
 
@@ -177,7 +177,7 @@ def engine_figures(
     if not engines:
         missing = "not compared: onnxruntime lacks operators of this file in double"
         return [Figure("engines", 0.0, 0.0, True, missing)]
-    widest = max((each.tolerance for each in engines), default=0.0)
+    limit = max(outputs.tolerance, *(each.tolerance for each in engines))
     return [
         _counts(engines, on_grid),
         rung(
@@ -207,7 +207,7 @@ def engine_figures(
         ),
         rung(
             "engine outputs",
-            [Entry(output_error, widest, "outputs under the same spikes, relative", None)],
+            [Entry(outputs.error, limit, "outputs under the same spikes, relative", None)],
         ),
     ]
 

@@ -56,3 +56,21 @@ def test_a_step_for_each_of_very_many_features(tmp_path: Path) -> None:
     assert result.equivalence is not None
     (currents,) = [f for f in result.equivalence.figures if f.name == "engine currents"]
     assert currents.value == 0
+
+
+def test_an_average_over_very_many_pixels(tmp_path: Path) -> None:
+    """onnxruntime adds them one after the other, and each addition rounds. The input is so large
+    that there are fewer random samples of it, and two at least."""
+    body = (
+        "z = Conv (x, w)\n" + build.quantised("z", "a") + "m = GlobalAveragePool (a)\n"
+        "f = Flatten (m)\ny = MatMul (f, v)\n"
+    )
+    v = np.asarray([[1.0, -2.0]], np.float32)
+    weights = {"w": np.full((1, 1, 1), 1.7, np.float32), "v": v, **build.PLAIN}
+    path = tmp_path / "model.onnx"
+    onnx.save(build.model(body, weights, inputs=f"float[N,1,{1 << 20}] x"), path)
+    result = na_convert.convert(path)
+    assert result.equivalence is not None
+    assert result.equivalence.samples == 4
+    (outputs,) = [f for f in result.equivalence.figures if f.name == "engine outputs"]
+    assert outputs.value < outputs.limit == 2.0**-3 * 2**-23 * 2**20
