@@ -18,6 +18,7 @@ from . import qonnx
 from .activation import Ramp, Staircase
 from .axes import LAYOUT
 from .elementwise import Function, Tracer
+from .fit_reasons import Fit
 from .function_fit import (
     REGULAR,
     culprit,
@@ -30,7 +31,6 @@ from .function_fit import (
 from .graph import STANDARD_DOMAINS, is_constant, is_output, is_standard, label, producer
 from .neurons import DOMAIN
 from .results import Refusal
-from .staircase_fit import Fit
 
 # Operators whose outputs are some of their inputs' values, unchanged.
 _SELECTING = (
@@ -143,7 +143,7 @@ class Search:
                 return rest
         return None
 
-    def _take_apart(self, function: Function) -> None:
+    def _take_apart(self, function: Function, whole: Fit | None = None) -> None:
         """Accept ``function``, or the parts of it that are activations; refuse what is left."""
         if self._adds_nothing(function):
             return
@@ -159,7 +159,7 @@ class Search:
             found = self.fit(prefix).activation
             if found is not None and not (uneven and isinstance(found, Ramp)):
                 self._accept(prefix)
-                self._continue(prefix.output, function.output)
+                self._continue(prefix.output, function.output, self.fit(function))
                 return
         for prefix in prefixes:
             rest = self.tracer.function(prefix.output, function.output)
@@ -173,13 +173,14 @@ class Search:
             self._refuse(curved[0])
             self._continue(curved[0].output, function.output)
         else:
-            self._refuse(function)
+            self._refuse(function, whole)
 
     def _staircase_follows(self, prefix: Function, function: Function) -> bool:
         rest = self.tracer.function(prefix.output, function.output)
         return rest is not None and isinstance(self.fit(rest).activation, Staircase)
 
-    def _continue(self, root: gs.Tensor, output: gs.Tensor) -> None:
+    def _continue(self, root: gs.Tensor, output: gs.Tensor, whole: Fit | None = None) -> None:
+        """Take apart what is left; where nothing of it is an activation, ``whole`` says why."""
         rest = self.tracer.function(root, output)
         if rest is None:
             node = output.inputs[0]
@@ -193,9 +194,9 @@ class Search:
             return
         first = rest.nodes[0]
         if is_standard(first, *LAYOUT) and self.tracer.cuts(rest)[:1] == first.outputs:
-            self._continue(first.outputs[0], output)
+            self._continue(first.outputs[0], output, whole)
         else:
-            self._take_apart(rest)
+            self._take_apart(rest, whole)
 
     def _prefixes(self, function: Function) -> Iterator[Function]:
         for cut in self.tracer.cuts(function):
@@ -256,11 +257,23 @@ class Search:
             ends.append(cut)
         return ends
 
-    def _refuse(self, function: Function) -> None:
-        fitted = self.fit(function)
+    def _refuse(self, function: Function, whole: Fit | None = None) -> None:
+        fitted = whole if whole is not None and whole.reason else self.fit(function)
         node = culprit(function, fitted)
-        refusal = Refusal(label(node), node.op, fitted.reason, fitted.remedy)
+        nodes = tuple(label(n) for n in function.nodes)
+        reason = fitted.reason + self._cut(function)
+        refusal = Refusal(label(node), node.op, reason, fitted.remedy, nodes)
         self._refused.setdefault(id(function.output), refusal)
+
+    def _cut(self, function: Function) -> str:
+        """Who reads ``function`` where it ends, if others go on from there."""
+        output, root = function.output, self.tracer.root_of(function.output)
+        outside = self.tracer.outside_readers(output, root)
+        on = [c for c in output.outputs for o in c.outputs if self.tracer.root_of(o) is root]
+        if not on or not outside:
+            return ""
+        readers = ", ".join(repr(label(reader)) for reader in outside)
+        return f", where {readers} takes it, and {label(on[0])!r} goes on"
 
     # --- several ---
 

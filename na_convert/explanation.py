@@ -12,11 +12,11 @@ from .activation import Ramp, Staircase, read_activation
 from .activation_search import Search
 from .elementwise import Function
 from .errors import UsageError
+from .fit_reasons import Fit
 from .function_fit import is_random
 from .graph import is_constant, is_ours, label
 from .neurons import ACTIVATION_OPS
 from .sample import Sampler
-from .staircase_fit import Fit
 
 _SAMPLES = 21
 

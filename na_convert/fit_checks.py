@@ -18,7 +18,7 @@ BUDGET = 4_000_000  # values evaluated in one check
 _SCALE = 2.0 ** np.arange(-40, 40 + 1 / 32, 1 / 16)
 _BESIDE = np.array([1 - 1e-3, 1 - 1e-9, 1.0, 1 + 1e-9, 1 + 1e-3])
 _CHUNK = 500_000
-_SNAPPING = 4e-9  # parameters are rounded to halves and zeros as near as this
+SNAPPING = 4e-9  # parameters are rounded to halves and zeros as near as this
 _SEED = 20240607
 
 
@@ -33,13 +33,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The worst disagreement: at ``x`` the function is ``y`` and the fit ``expected``."""
+    """The worst disagreement: at ``x``, in ``channel``, the function is ``y``, not ``expected``."""
 
     found: bool
     x: float = 0.0
     y: float = 0.0
     expected: float = 0.0
     residual: float = 0.0
+    channel: int = 0
 
 
 def most_hints(channels: int) -> int:
@@ -79,7 +80,8 @@ def check(
         bad = relevant & ~(error <= allowed)
         if np.any(bad):
             k, c = np.unravel_index(np.argmax(np.where(bad, error / scale, -1)), bad.shape)
-            return Mismatch(True, float(there[k, c]), float(y[k, c]), float(expected[k, c]))
+            found = float(there[k, c]), float(y[k, c]), float(expected[k, c])
+            return Mismatch(True, *found, channel=int(c))
         share = float(np.max(np.where(relevant, error / scale, 0.0), initial=0.0))
         worst = Mismatch(False, residual=max(worst.residual, share))
     return worst
@@ -104,10 +106,10 @@ def _allowed(candidate: Staircase | Ramp, x: Array, y: Array, expected: Array, e
     if isinstance(candidate, Staircase):
         lowest = np.abs(candidate.output_step * candidate.lowest_level)
         stairs = np.abs(candidate.output_step) * candidate.levels
-        snapped = _SNAPPING * (np.abs(candidate.output_step) + lowest)
+        snapped = SNAPPING * (np.abs(candidate.output_step) + lowest)
         return np.asarray(16 * eps * (lowest + stairs) + 8 * eps * np.abs(x) + snapped)
     offset = np.abs(candidate.gain * candidate.low) + np.abs(candidate.output_low)
-    snapped = np.where(np.isfinite(_height(candidate)), _SNAPPING * _height(candidate), 1e-300)
+    snapped = np.where(np.isfinite(_height(candidate)), SNAPPING * _height(candidate), 1e-300)
     noise = 8 * eps * np.abs(x * candidate.gain)
     return np.asarray(16 * eps * (size + offset) + noise + snapped)
 
@@ -118,7 +120,7 @@ def _undecided(candidate: Staircase | Ramp, x: Array, eps: float) -> NDArray[np.
         return np.zeros(x.shape, bool)
     shift = np.abs(candidate.phase - candidate.lowest_level)
     size = np.abs(x / candidate.input_step) + shift + np.abs(candidate.lowest_level) + 2
-    near = 8 * eps * size + _SNAPPING * (1 + np.abs(candidate.lowest_level))
+    near = 8 * eps * size + SNAPPING * (1 + np.abs(candidate.lowest_level))
     return np.asarray(candidate.distance_to_edge(x) <= np.minimum(near, 0.3))
 
 
@@ -165,5 +167,5 @@ def _at_stairs(
     d, shift = candidate.input_step, candidate.phase - candidate.lowest_level
     start = stairs[:, None] - shift
     rounding = 16 * eps * (np.abs(start) + np.abs(shift) + 4)
-    margin = np.minimum(0.3, rounding + 2 * _SNAPPING * (1 + np.abs(candidate.lowest_level)))
+    margin = np.minimum(0.3, rounding + 2 * SNAPPING * (1 + np.abs(candidate.lowest_level)))
     return [(start + part) * d for part in (0.5, margin, 1 - margin)]

@@ -12,9 +12,10 @@ from . import pointwise, qonnx
 from .activation import Ramp, Staircase
 from .elementwise import Function
 from .fit_checks import most_hints
+from .fit_reasons import Fit
 from .graph import is_standard
 from .sample import Sampler, hints
-from .staircase_fit import MAX_LEVELS, Fit, fit
+from .staircase_fit import MAX_LEVELS, fit
 
 REGULAR = 2  # the highest `regularity`
 _CURVED = ("Exp", "LeakyRelu", "Log", "PRelu", "Sigmoid", "Softplus", "Softsign", "Tanh")

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
-from . import __version__, batch_check, large_batch, qonnx, runtime, shapes, size_guard
+from . import (
+    __version__,
+    batch_check,
+    large_batch,
+    opaque,
+    refusals,
+    runtime,
+    shapes,
+    size_guard,
+)
 from .errors import CheckFailed, ModelError, NotConvertible, PassFailed, UsageError
 from .explanation import Explanation
 from .explanation import explain as explain_node
 from .forms.folded import FORM
-from .graph import STANDARD_DOMAINS, Carried, import_graph, is_constant, label
+from .graph import Carried, import_graph, is_constant
 from .lift import prepare
 from .model_io import Loaded
 from .module_names import name_by_module, node_of_module
-from .neurons import DOMAIN
 from .passes import ANN_PASSES, NORMALISE, Pass, calibrate, fold_batchnorm, to_spiking
+from .passes.affine import obstacle
 from .passes.calibrate import Calibration
-from .passes.strip_noise import RANDOM_OPS
-from .protos import all_nodes
-from .regions import descendants
+from .passes.walk_shapes import ranks
 from .results import Neuron, PassReport, Refusal
 from .runtime import Feeds
 from .snn import Snn, metadata
@@ -97,7 +103,7 @@ def convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> C
 
 
 def _convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> Converted:
-    found = _reference(loaded, feeds, check=check)
+    found = _reference(loaded, feeds, check=check, readout_from=options.readout_from)
     graph, carried = found.staircase_ann.copy(), found.carried
     readout = _node_called(graph, carried, options.readout_from)
     reports = list(found.reports)
@@ -105,11 +111,7 @@ def _convert(loaded: Loaded, feeds: Feeds, options: Options, *, check: bool) -> 
         how, data = options.calibration, options.calibration_feeds
         reports.append(calibrate.run(graph, carried, data, how))
     chosen, skipped = to_spiking.choose_neurons(graph, readout)
-    refused = _merge_refusals(graph, reports, chosen, readout)
-    if not refused:
-        refused = to_spiking.nonlinear_nodes(graph, chosen, readout)
-    known = {r.node for r in refused}
-    refused += tuple(r for r in to_spiking.refusals(graph, chosen) if r.node not in known)
+    refused = refusals.gather(graph, reports, chosen, readout)
     if not chosen and not refused:
         raise NotConvertible(
             f"{loaded.path}: no quantised or clipped activation found to turn into neurons",
@@ -145,18 +147,23 @@ def reference(loaded: Loaded, feeds: Feeds, *, check: bool = True) -> Converted:
         return _reference(loaded, feeds, check=check)
 
 
-def _reference(loaded: Loaded, feeds: Feeds, *, check: bool) -> Converted:
-    _refuse_loops(loaded.path, loaded.model)
+def _reference(
+    loaded: Loaded, feeds: Feeds, *, check: bool, readout_from: str | None = None
+) -> Converted:
+    opaque.refuse_loops(loaded.path, loaded.model)
     model, notes = prepare(loaded.take())
     notes = (*loaded.notes, *notes)
-    _refuse_foreign(loaded.path, model)
+    unreadable = opaque.foreign(model)
+    check = check and not unreadable
     graph, carried = import_graph(model)
     del model
     _require_numbers(loaded.path, graph)
     rows = {name: values[:_CHECK_ROWS] for name, values in feeds.items()} if check else None
     exported = graph.copy() if check else graph
     reports = [_run(NORMALISE, graph, carried, rows)]
-    _refuse_branches(loaded.path, graph)
+    unreadable += opaque.branches(graph)
+    if unreadable:
+        _refuse_with_others(loaded.path, unreadable, graph, carried, reports, readout_from)
     entangled = batch_check.entanglement(exported, graph, carried, feeds) if check else ""
     if entangled and rows is not None:  # later passes are compared at the file's own batch size
         rows = _fitting(exported, rows)
@@ -166,6 +173,24 @@ def _reference(loaded: Loaded, feeds: Feeds, *, check: bool) -> Converted:
         reports.append(_run(each, graph, carried, rows))
     name_by_module(graph, carried)
     return Converted(ann, graph, None, carried, tuple(reports), (), notes, entangled)
+
+
+def _refuse_with_others(
+    path: Path,
+    unreadable: tuple[Refusal, ...],
+    graph: gs.Graph,
+    carried: Carried,
+    reports: list[PassReport],
+    readout_from: str | None,
+) -> NoReturn:
+    """Raise NotConvertible for ``unreadable`` and whatever else in ``graph`` cannot spike."""
+    for each in ANN_PASSES:
+        reports.append(_run(each, graph, carried, None))
+    readout = _node_called(graph, carried, readout_from)
+    chosen, _ = to_spiking.choose_neurons(graph, readout)
+    others = refusals.gather(graph, reports, chosen, readout)
+    others = opaque.judged(graph, unreadable, others)
+    opaque.refuse(path, refusals.in_order(graph, (*unreadable, *others)))
 
 
 def explain(loaded: Loaded, node: str) -> Explanation:
@@ -182,48 +207,21 @@ def _explain(loaded: Loaded, node: str) -> Explanation:
     fold_batchnorm.run(graph)
     if not any(node in (n.name, *(t.name for t in n.outputs)) for n in graph.nodes):
         node = node_of_module(graph, carried, node) or node
-    return explain_node(graph, node)
+    return _with_obstacle(graph, explain_node(graph, node))
 
 
-def _refuse_loops(path: Path, model: onnx.ModelProto) -> None:
-    """Every Loop and Scan, those in subgraphs included."""
-    refused = [
-        Refusal(
-            node.name or next(iter(node.output), node.op_type),
-            node.op_type,
-            "a loop, whose number of rounds may depend on data",
-            "export with torch.jit.trace or torch.export, which write the rounds out, or cut the "
-            "network before it",
-        )
-        for node in all_nodes(model.graph)
-        if node.op_type in ("Loop", "Scan") and node.domain in STANDARD_DOMAINS
-    ]
-    _refuse_all(path, "loops", refused)
-
-
-def _refuse_branches(path: Path, graph: gs.Graph) -> None:
-    """Every If that is left: its condition is not constant."""
-    refused = [
-        Refusal(
-            label(node),
-            node.op,
-            "a branch that depends on data",
-            "export the branch that is taken, or cut the network before it",
-        )
-        for node in graph.nodes
-        if node.op == "If"
-    ]
-    _refuse_all(path, "branches", refused)
-
-
-def _refuse_all(path: Path, what: str, refused: Sequence[Refusal]) -> None:
-    """Raise NotConvertible, listing what is ``refused``, if anything is."""
-    if refused:
-        raise NotConvertible(
-            f"{path}: {len(refused)} node(s) are {what}",
-            node=refused[0].node,
-            refused=tuple(refused),
-        )
+def _with_obstacle(graph: gs.Graph, found: Explanation) -> Explanation:
+    """Of an operator that is no function of one number: what keeps it from standing between
+    neurons."""
+    nodes = [n for n in graph.nodes if found.node in (n.name, *(t.name for t in n.outputs))]
+    if found.kind != "not elementwise" or not nodes:
+        return found
+    computed = [not is_constant(t) and not t.is_empty() for t in nodes[0].inputs]
+    known = obstacle(nodes[0], computed, ranks(graph))
+    if known is None:
+        return found
+    reason = f"{found.reason}; between neurons: {known.reason}"
+    return replace(found, reason=reason, remedy=known.remedy)
 
 
 def _require_finite(
@@ -257,30 +255,6 @@ def _require_numbers(path: Path, graph: gs.Graph) -> None:
             raise ModelError(f"{path}: weight {name!r} is infinite", node=name, remedy=remedy)
 
 
-_EXPORT = "export it as standard operators (without symbolic()), or as a local function"
-_FOREIGN = {
-    "com.microsoft.nchwc": "give the file from before onnxruntime's optimisation, or optimise it "
-    "with ORT_ENABLE_EXTENDED at most: this layout is for one kind of processor",
-    "ai.onnx.ml": "take the classical model out of the file: only neural networks are converted",
-}
-
-
-def _refuse_foreign(path: Path, model: onnx.ModelProto) -> None:
-    """Every operator whose meaning is not known."""
-    known = {*STANDARD_DOMAINS, *qonnx.DOMAINS, "com.microsoft", DOMAIN}
-    refused = [
-        Refusal(
-            node.name or node.output[0],
-            node.op_type,
-            f"a custom operator of the domain {node.domain!r}, whose meaning is not in the file",
-            _FOREIGN.get(node.domain, _EXPORT),
-        )
-        for node in model.graph.node
-        if node.domain not in known
-    ]
-    _refuse_all(path, "custom operators", refused)
-
-
 def _run(each: Pass, graph: gs.Graph, carried: Carried, rows: Feeds | None) -> PassReport:
     before = graph.copy() if rows is not None else None
     report = each(graph)
@@ -312,27 +286,6 @@ def _fitting(graph: gs.Graph, rows: Feeds) -> Feeds:
     return {k: np.resize(v, (sizes[k], *v.shape[1:])) if k in sizes else v for k, v in rows.items()}
 
 
-def _merge_refusals(
-    graph: gs.Graph, reports: list[PassReport], neurons: list[gs.Node], readout: gs.Node | None
-) -> tuple[Refusal, ...]:
-    """Refusals of earlier passes that stand where neurons would: between weights and weights.
-
-    Before the first weights, after the last, and in the readout that the user named, a nonlinear
-    function stays analog and does no harm. What mixes samples or fixes their number does anywhere.
-    """
-    nodes = {label(node): node for node in graph.nodes}
-    after, before = to_spiking.between_weights(graph, neurons)
-    analog = descendants(graph, [readout]) if readout is not None else set()
-    refused = []
-    for refusal in (r for report in reports for r in report.refused):
-        node = nodes.get(refusal.node)
-        inner = node is None or (id(node) in after and id(node) in before)
-        always = refusal.op in _ALWAYS or refusal.remedy == large_batch.REMEDY
-        if (inner and id(node) not in analog) or always:
-            refused.append(refusal)
-    return tuple(refused)
-
-
 def _node_called(graph: gs.Graph, carried: Carried, name: str | None) -> gs.Node | None:
     """The node with this name now or in the file, or that computes the tensor with this name."""
     if name is None:
@@ -359,10 +312,6 @@ def _not_low_bit(neurons: tuple[Neuron, ...]) -> tuple[str, ...]:
         "would be exact at T = levels, and clipping cuts what lies above the threshold: expect to "
         "need many more time steps",
     )
-
-
-# Refused wherever they stand: they make the network itself random, or different from its training.
-_ALWAYS = ("BatchNormalization", *RANDOM_OPS)
 
 
 def _timesteps(neurons: tuple[Neuron, ...], asked: int | None) -> tuple[int, tuple[str, ...]]:

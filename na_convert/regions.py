@@ -52,10 +52,13 @@ def data_inputs(node: gs.Node) -> list[gs.Tensor]:
 
 
 def influences(node: gs.Node) -> list[gs.Tensor]:
-    """The tensors whose values ``node`` depends on: of Shape and Size, none."""
+    """The tensors whose values ``node`` depends on: of Shape and Size, none; of a branch, those
+    that its subgraphs read as well."""
     if is_standard(node, "Shape", "Size"):
         return []
-    return [t for t in node.inputs if not t.is_empty()]
+    inside = [each for each in node.attrs.values() if isinstance(each, gs.Graph)]
+    read = [t for subgraph in inside for n in subgraph.nodes for t in influences(n)]
+    return [t for t in (*node.inputs, *read) if not t.is_empty()]
 
 
 def descendants(

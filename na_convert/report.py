@@ -141,7 +141,9 @@ def refusals(refused: Sequence[Refusal], title: str = "Cannot spike") -> Table:
     table.add_column("why", overflow="fold", ratio=4)
     table.add_column("what to do", overflow="fold", ratio=4)
     for entry in refused:
-        table.add_row(Text(entry.node), Text(entry.op), Text(entry.reason), Text(entry.remedy))
+        more = f"\nmore: inspect --explain {entry.node}" if entry.nodes else ""
+        remedy = Text(entry.remedy + more)
+        table.add_row(Text(entry.node), Text(entry.op), Text(entry.reason), remedy)
     return table
 
 

@@ -20,35 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activation import Ramp, Staircase
-from .fit_checks import Mismatch, Points, check, grid
+from .fit_checks import SNAPPING, Points, check, grid
+from .fit_reasons import (
+    Fit,
+    constant_channel,
+    no_line,
+    not_finite,
+    too_fine,
+    turns,
+    unbounded,
+    unclipped,
+    uneven,
+    unlike_a_clip,
+    unlike_channels,
+    unlike_stairs,
+)
+from .fit_stairs import bisect
 from .fit_ties import tie_rule
 
 Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 
-MAX_LEVELS = 1 << 20
+MAX_LEVELS = 1 << 19  # sums of more are too coarse in float32 to be compared stair by stair
 _EPS = float(np.finfo(np.float64).eps)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The kind of a curve and its parameters.
-
-    The kinds are "staircase", "ramp", "affine"; "uneven": flat almost everywhere, yet no staircase;
-    and "unknown".
-
-    Attributes:
-        activation: arrays ``[C]`` in the model's float type; None unless staircase or ramp.
-        reason, remedy: why it is unknown, and what to do; empty otherwise.
-        residual: largest difference from the function where it was checked, in stairs (for a ramp:
-            in units of its height).
-    """
-
-    kind: str
-    activation: Staircase | Ramp | None = None
-    reason: str = ""
-    remedy: str = ""
-    residual: float = 0.0
 
 
 def fit(
@@ -70,7 +64,7 @@ def fit(
     points = grid(hints)
     values = exact(points[:, None])
     if not np.all(np.isfinite(values)):
-        return _unknown("gives no finite number for some inputs")
+        return not_finite(points, values)
     if _is_affine(points, values):
         return Fit("affine")
     low, high = _plateau(-points[::-1], values[::-1]), _plateau(points, values)
@@ -79,9 +73,11 @@ def fit(
     edges = _outer_jumps(exact, points, values, low, high)
     if np.any(edges.top == edges.bottom):
         if np.any(np.ptp(values, axis=0) == 0):
-            return _unknown("is constant in some channels and not in others")
-        return _unknown("does not only rise or only fall")
-    if np.all(np.abs(edges.first_value - edges.bottom) <= 1e-6 * np.abs(edges.top - edges.bottom)):
+            return constant_channel()
+        return turns(points, values)
+    if np.all(
+        np.abs(edges.first_value - edges.bottom) <= SNAPPING * np.abs(edges.top - edges.bottom)
+    ):
         return _clip(exact, native, edges, points, dtype)
     return _staircase(exact, native, edges, points, dtype, rounding, hints)
 
@@ -149,21 +145,6 @@ def _outer_jumps(
     return _Edges(first, exact(behind[None])[0], last, bottom, top)
 
 
-def bisect(holds: Callable[[Array], NDArray[np.bool_]], a: Array, b: Array) -> tuple[Array, Array]:
-    """Neighbouring floats around a change: ``holds`` is true at the first, false at the second.
-
-    ``a`` (where it holds) and ``b`` (where not) are arrays [C], each halved on its own.
-    """
-    for _ in range(1100):  # enough from 2**40 down to the smallest float64
-        middle = a + (b - a) / 2
-        done = (middle == a) | (middle == b)
-        if np.all(done):
-            break
-        true = holds(middle) & ~done
-        a, b = np.where(true, middle, a), np.where(true | done, b, middle)
-    return a, b
-
-
 # --- kinds ----------------------------------------------------------------------------------------
 
 
@@ -190,15 +171,13 @@ def _staircase(
         ratio = height / first_jump
     levels = np.round(ratio)
     if not np.all(np.abs(ratio - levels) <= 1e-5 * np.abs(levels)) or np.any(levels < 1):
-        return _uneven(exact, edges)
+        worst = int(np.argmax(np.abs(ratio - levels)))
+        return uneven(exact, edges.first, edges.last, height, worst)
     if np.any(levels != levels[0]):
-        return _unknown(
-            f"has {int(levels.min())} levels in one channel and {int(levels.max())} in another",
-            "use the same number of levels in all channels of a layer",
-        )
+        return unlike_channels(levels)
     p = int(levels[0])
     if p > MAX_LEVELS:
-        return _unknown(f"has {p} levels; at most {MAX_LEVELS} make sense")
+        return too_fine(p, MAX_LEVELS)
     fitted = _canonical(edges, p, hints)
     rounded = _rounded(fitted, dtype)
     eps = float(np.finfo(dtype).eps)
@@ -206,7 +185,7 @@ def _staircase(
     for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
         mismatch = check(curve, candidate, near, kind, eps)
         if mismatch.found:
-            return _disagrees(exact, edges, mismatch, kind)
+            return unlike_stairs(exact, edges.first, edges.last, height, mismatch, kind.name)
     rule = tie_rule(exact, rounded, fitted, rounding)
     activation = Staircase(
         rounded.input_step, rounded.output_step, rounded.lowest_level, rounded.phase, p, rule
@@ -282,17 +261,14 @@ def _clip(exact: Curve, native: Curve, edges: _Edges, points: Array, dtype: np.d
 def _ramp(exact: Curve, native: Curve, fitted: Ramp, points: Array, dtype: np.dtype[Any]) -> Fit:
     every = (fitted.low, fitted.high, fitted.output_low, fitted.gain)
     if not all(np.all(np.isfinite(a)) for a in (fitted.low, fitted.output_low, fitted.gain)):
-        return _unknown("is neither a staircase nor a clip between its flat ends")
+        return no_line()
     rounded = Ramp(*(np.asarray(a).astype(dtype) for a in every))
     eps = float(np.finfo(dtype).eps)
     near = Points(fitted.low, np.where(np.isfinite(fitted.high), fitted.high, fitted.low), points)
     for curve, candidate, kind in ((exact, fitted, np.dtype(np.float64)), (native, rounded, dtype)):
         mismatch = check(curve, candidate, near, kind, eps)
         if mismatch.found:
-            return _unknown(
-                f"is neither a staircase nor a clip: at {mismatch.x:.6g} it is {mismatch.y:.6g}, "
-                f"a clip would be {mismatch.expected:.6g}"
-            )
+            return unlike_a_clip(mismatch, bool(np.all(np.isfinite(fitted.high))))
     return Fit("ramp", rounded, residual=mismatch.residual)
 
 
@@ -312,17 +288,9 @@ def _open_ended(
 ) -> Fit:
     """Functions that go on rising on one side or on both."""
     if _is_stepped(exact, points):
-        return _uneven_steps(
-            "rounds without a clip, so that there is no highest level",
-            "clip the activation to its range before or after the rounding, and train with that",
-        )
+        return unclipped(not np.all(low.found), not np.all(high.found))
     if not np.all(low.found) or np.any(high.found):
-        if np.all(high.found):
-            return _unknown(
-                "is unbounded below and flat above",
-                "move the sign into the weights, so that the activation is a ReLU",
-            )
-        return _unknown("")
+        return unbounded(exact, ~low.found, ~high.found)
     columns = np.arange(values.shape[1])
     last_low = len(points) - 1 - low.start
     bottom = values[last_low, columns]
@@ -345,41 +313,3 @@ def _is_stepped(exact: Curve, points: Array) -> bool:
     same = np.abs(exact(x * (1 + 1e-9)) - exact(x)) <= _noise(x) * 0 + 1e-13 * np.abs(x)
     moves = np.ptp(exact(points[:, None]), axis=0) > 0
     return bool(np.all(np.mean(same, axis=0) > 0.95) and np.all(moves))
-
-
-# --- why not --------------------------------------------------------------------------------------
-
-_REMEDY = (
-    "use a quantised activation (models/quantizer.py) or a clip in its place and fine-tune, "
-    "or keep it behind the last neuron"
-)
-
-
-def _unknown(reason: str, remedy: str = _REMEDY) -> Fit:
-    return Fit("unknown", None, reason or "is neither a staircase nor a clip", remedy)
-
-
-def _uneven_steps(reason: str, remedy: str) -> Fit:
-    return Fit("uneven", None, reason, remedy)
-
-
-def _uneven(exact: Curve, edges: _Edges) -> Fit:
-    """Neither jumps of equal height nor a ramp."""
-    x = np.linspace(0, 1, 997)[:, None] * (edges.last - edges.first) + edges.first
-    step = np.abs(edges.last - edges.first) * 1e-9
-    flat = np.mean(np.abs(exact(x + step) - exact(x)) <= 1e-12 * np.abs(edges.top - edges.bottom))
-    if flat < 0.5:
-        return _unknown("is neither a staircase nor a clip between its flat ends")
-    return _uneven_steps(
-        "has levels that are not evenly spaced, so that no threshold fits all of them",
-        "train with a uniform quantiser (LSQ, PACT, QCFS) instead of APoT or a codebook",
-    )
-
-
-def _disagrees(exact: Curve, edges: _Edges, mismatch: Mismatch, kind: np.dtype[Any]) -> Fit:
-    uneven = _uneven(exact, edges)
-    where = (
-        f"at {mismatch.x:.9g} it is {mismatch.y:.9g}, "
-        f"even stairs would give {mismatch.expected:.9g}"
-    )
-    return Fit(uneven.kind, None, f"{uneven.reason} ({where}, {kind.name})", uneven.remedy)

@@ -15,6 +15,8 @@ from onnx import TensorProto
 from na_convert.graph import is_constant, is_ours, is_standard
 from na_convert.regions import DATA_POSITIONS
 
+from .dynamic_scales import DYNAMIC_OPS, REASON, REMEDY
+
 REDUCTION_REMEDY = "train the network without it, or move it behind the last activation"
 
 
@@ -68,9 +70,11 @@ Rule = Callable[[gs.Node, Sequence[bool], int | None], Obstacle | None]
 
 
 def _unknown(node: gs.Node) -> Obstacle:
-    known = _NONLINEAR.get(node.op)
+    if node.op == "Clip" and any(not is_constant(t) and not t.is_empty() for t in node.inputs[1:]):
+        return Obstacle("clips at bounds that depend on the data", REDUCTION_REMEDY)
+    known = NONLINEAR.get(node.op)
     if known:
-        return Obstacle(known, REDUCTION_REMEDY)
+        return known
     domain = f" (domain {node.domain})" if node.domain else ""
     return Obstacle(
         f"{node.op}{domain} is not known to be affine in its input, as a sum of spikes needs",
@@ -86,22 +90,31 @@ def _one_factor(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obs
     """A product may have one spiking factor."""
     if sum(spiking[:2]) > 1:
         what = "attention" if node.op == "MatMul" else "gating"
+        tensors = _quoted(node, 0, 1)
         return Obstacle(
-            f"multiplies two spiking tensors ({what}): a product of means is no mean of products",
+            f"multiplies two spiking tensors, {tensors} ({what}): "
+            "a product of means is no mean of products",
             REDUCTION_REMEDY,
         )
     return None
 
 
+def _quoted(node: gs.Node, *positions: int) -> str:
+    return " and ".join(repr(node.inputs[i].name) for i in positions)
+
+
 def _numerator(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if spiking[1]:
-        return Obstacle("divides by a spiking tensor", REDUCTION_REMEDY)
+        tensor = _quoted(node, 1)
+        return Obstacle(f"divides by {tensor}, which depends on spikes", REDUCTION_REMEDY)
     return None
 
 
 def _constant_weights(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
-    if any(spiking[1:]):
-        return Obstacle("its weights depend on spikes", REDUCTION_REMEDY)
+    depend = [i for i, spikes in enumerate(spiking) if i and spikes]
+    if depend:
+        tensors = _quoted(node, *depend)
+        return Obstacle(f"its weights {tensors} depend on spikes", REDUCTION_REMEDY)
     return None
 
 
@@ -238,23 +251,34 @@ def _inference_only(node: gs.Node, spiking: Sequence[bool], rank: int | None) ->
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 _OPEN = "takes a {} over the batch, or over axes whose sizes are open"
+_STATISTICS = Obstacle(
+    "divides by statistics of the spikes themselves",
+    "train with BatchNorm, which is constant in evaluation, or move it behind the last activation",
+)
+_RECURRENT = Obstacle("a recurrent layer has a time axis of its own", REDUCTION_REMEDY)
+_BRANCHING = Obstacle("control flow that depends on data", REDUCTION_REMEDY)
+_COMPARING = Obstacle("chooses by comparing spikes with each other", REDUCTION_REMEDY)
 
-_NONLINEAR = {
-    "Softmax": "a softmax is not affine, so it cannot work on single spikes",
-    "LayerNormalization": "divides by statistics of the spikes themselves",
-    "InstanceNormalization": "divides by statistics of the spikes themselves",
-    "GroupNormalization": "divides by statistics of the spikes themselves",
-    "LSTM": "a recurrent layer has a time axis of its own",
-    "GRU": "a recurrent layer has a time axis of its own",
-    "RNN": "a recurrent layer has a time axis of its own",
-    "If": "control flow that depends on data",
-    "Loop": "control flow that depends on data",
-    "Scan": "control flow that depends on data",
-    "GlobalMaxPool": _OPEN.format("maximum"),
-    "ReduceMax": _OPEN.format("maximum"),
-    "ReduceMin": _OPEN.format("minimum"),
-    "Max": "takes a maximum with a tensor of another shape, or with constants",
-    "Min": "takes a minimum with a tensor of another shape, or with constants",
+NONLINEAR: dict[str, Obstacle] = {
+    "Softmax": Obstacle(
+        "a softmax is not affine, so it cannot work on single spikes", REDUCTION_REMEDY
+    ),
+    **dict.fromkeys(
+        ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"), _STATISTICS
+    ),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
+    **dict.fromkeys(("If", "Loop", "Scan"), _BRANCHING),
+    **dict.fromkeys(("ArgMax", "ArgMin", "NonZero", "TopK"), _COMPARING),
+    **dict.fromkeys(DYNAMIC_OPS, Obstacle(REASON, REMEDY)),
+    "GlobalMaxPool": Obstacle(_OPEN.format("maximum"), REDUCTION_REMEDY),
+    "ReduceMax": Obstacle(_OPEN.format("maximum"), REDUCTION_REMEDY),
+    "ReduceMin": Obstacle(_OPEN.format("minimum"), REDUCTION_REMEDY),
+    "Max": Obstacle(
+        "takes a maximum with a tensor of another shape, or with constants", REDUCTION_REMEDY
+    ),
+    "Min": Obstacle(
+        "takes a minimum with a tensor of another shape, or with constants", REDUCTION_REMEDY
+    ),
 }
 
 _RULES: dict[str, Rule] = {

@@ -7,8 +7,9 @@
 5. `plain_thresholds`: FINN's counts of thresholds in standard operators
 6. `drop_noops`: Identity, Dropout in inference, casts to the same type
 7. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
-8. `free_batch`: any batch size; integers computed from shapes become constants
-9. `fold_constants` and `drop_noops` again, on what the steps before left
+8. `refuse_dynamic_scales`: what takes its scale from the batch is refused, whatever comes of it
+9. `free_batch`: any batch size; integers computed from shapes become constants
+10. `fold_constants` and `drop_noops` again, on what the steps before left
 
 Shapes that the file gave inner tensors are dropped: they may be wrong from here on. Names of
 tensors stay. (The opset is lifted earlier, on the ONNX model: `na_convert.lift`.) The cases are
@@ -23,6 +24,7 @@ from na_convert.results import PassReport
 
 from .dequantise import dequantise
 from .drop_noops import drop_noops
+from .dynamic_scales import refuse_dynamic_scales
 from .fold_constants import Allowance, fold_constants
 from .free_batch import free_batch
 from .plain_gathers import plain_gathers
@@ -44,6 +46,7 @@ def run(graph: gs.Graph) -> PassReport:
     written = plain_gathers(graph) + plain_stacks(graph) + plain_thresholds(graph)
     dropped = drop_noops(graph)
     taken_apart = dequantise(graph)
+    dynamic = refuse_dynamic_scales(graph)
     freed, left_alone, fixed = free_batch(graph)
     folded_after, unfolded = fold_constants(graph, allowance)
     dropped_after = drop_noops(graph)
@@ -53,7 +56,7 @@ def run(graph: gs.Graph) -> PassReport:
         NAME,
         changed,
         skipped=(*left_alone, *unfolded),
-        refused=(*stochastic, *fixed),
+        refused=(*stochastic, *dynamic, *fixed),
         notes=notes,
     )
 

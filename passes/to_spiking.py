@@ -45,6 +45,7 @@ from na_convert.regions import (
 from na_convert.results import Neuron, PassReport, Refusal, Skip
 
 from .affine import obstacle, pool_attributes
+from .unbounded import without_threshold
 from .walk_shapes import ranks
 
 NAME = "to_spiking"
@@ -166,14 +167,7 @@ def refusals(graph: gs.Graph, neurons: list[gs.Node]) -> tuple[Refusal, ...]:
                 )
             )
         elif not _is_bounded(node):
-            refused.append(
-                Refusal(
-                    g.label(node),
-                    "Relu",
-                    "a ReLU has no upper bound, so there is no threshold to read",
-                    "train with a clipped, quantised activation, or give --calibrate DATA.npz",
-                )
-            )
+            refused.append(without_threshold(node))
     return tuple(refused)
 
 

@@ -119,18 +119,21 @@ def test_a_cast_behind_a_step_of_one_stays_a_cast() -> None:
     )
 
 
-@pytest.mark.parametrize("bits", [16, 30])
+@pytest.mark.parametrize("bits", [16, 19, 20, 22, 30])
 def test_levels_as_fine_as_a_clip_are_refused(bits: int) -> None:
     attributes = {"rounding_mode": "ROUND", "signed": 0, "narrow": 0}
     proto = qonnx_model("Quant", "qonnx.custom_op.general", **attributes)
     wide = onnx.numpy_helper.from_array(np.array(bits, np.float32), "bits")
     next(t for t in proto.graph.initializer if t.name == "bits").CopyFrom(wide)
     report = find_activations.run(import_graph(proto)[0])
-    if bits == 16:
+    if bits < 20:
         assert (report.changed, report.refused) == (1, ())
         return
     (refusal,) = report.refused
     assert (report.changed, refusal.op) == (0, "Quant")
+    if bits < 30:
+        assert refusal.reason == f"has {2**bits - 1} levels; at most {MAX_LEVELS} make sense"
+        return
     assert refusal.reason == "Quant makes levels so fine that they look like a clip"
     assert refusal.remedy == f"a quantiser with at most {MAX_LEVELS} levels can be converted"
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from na_convert.activation import Ramp, Staircase
 from na_convert.fit_checks import BUDGET, grid, most_hints
-from na_convert.staircase_fit import Fit, bisect, fit
+from na_convert.fit_reasons import Fit
+from na_convert.fit_stairs import bisect
+from na_convert.staircase_fit import fit
 
 SCALES = st.floats(-6, 6).map(lambda e: float(np.float32(10.0**e)))
 

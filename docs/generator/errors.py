@@ -89,8 +89,8 @@ NOT_PASSED = (
     ),
     Part(
         "Structure: what stands between neurons", ("Refusal", "Obstacle"),
-        ("passes/affine", "passes/to_spiking", "passes/freeing", "na_convert/pipeline",
-         "na_convert/activation_search"),
+        ("passes/affine", "passes/dynamic_scales", "passes/to_spiking", "passes/unbounded",
+         "passes/freeing", "na_convert/opaque", "na_convert/activation_search"),
         "Lines of the table. Between two layers of neurons an operator runs at every time step, on "
         "single spikes, so it has to be affine in them and to leave the samples apart "
         "([operators.md](operators.md)). What cannot be is best moved behind the last activation, "

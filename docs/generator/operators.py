@@ -8,6 +8,7 @@ from inspect import cleandoc
 from types import FunctionType
 
 from na_convert.passes import ANN_PASSES, affine, count_sums, normalise
+from na_convert.passes.dynamic_scales import DYNAMIC_OPS
 from na_convert.passes.strip_noise import RANDOM_OPS
 
 from na_convert import axes, pointwise, qonnx, unit_scale
@@ -152,8 +153,8 @@ def _calls(name: str, source: Source) -> list[str]:
 
 def _refused() -> str:
     rows = [
-        (code(operator), reason, affine.REDUCTION_REMEDY)
-        for operator, reason in sorted(affine._NONLINEAR.items())
+        (code(operator), found.reason, found.remedy)
+        for operator, found in sorted(affine.NONLINEAR.items())
     ]
     every = "every other operator"
     rows.append((every, "is not known to be affine in its input", affine.REDUCTION_REMEDY))
@@ -212,6 +213,7 @@ def _always() -> str:
         - operators of unknown domains, whose meaning is not in the file;
         - {_listed(RANDOM_OPS)}: but for noise of mean zero that a rounding follows;
         - `BatchNormalization` in training mode (a `Dropout` in it is taken as in evaluation);
-        - what mixes the samples of a batch, or has one batch size built in: time is folded into
-          the batch.
+        - {_listed(DYNAMIC_OPS)}, whose scale depends on the batch;
+        - what else mixes the samples of a batch, or has one batch size built in: time is folded
+          into the batch.
     """)

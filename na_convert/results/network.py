@@ -15,12 +15,18 @@ class Skip:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that cannot be part of a spiking network: why, and what to do about it."""
+    """A node that cannot be part of a spiking network: why, and what to do about it.
+
+    Attributes:
+        nodes: all that make up the function it stands for, in order; empty where it stands for
+            itself. `explain` shows such a function.
+    """
 
     node: str
     op: str
     reason: str
     remedy: str
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
