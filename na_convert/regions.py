@@ -34,9 +34,21 @@ MOVING = (
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+# Weights with a quantiser or an activation of their own, where they could not be taken apart.
+_FUSED_WEIGHTED = (
+    *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "FusedConv"),
+    *("FusedGemm", "FusedMatMul", "MatMulIntegerToFloat", "QAttention", "Attention"),
+)
 AVERAGING_OPS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 
 NodeIds = set[int]
+
+
+def carries_weights(node: gs.Node) -> bool:
+    """Whether ``node`` multiplies by weights: standard operators, and onnxruntime's own."""
+    if is_standard(node, *WEIGHTED_OPS):
+        return True
+    return node.op in _FUSED_WEIGHTED and (is_standard(node) or node.domain == "com.microsoft")
 
 
 def data_inputs(node: gs.Node) -> list[gs.Tensor]:

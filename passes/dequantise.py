@@ -7,6 +7,7 @@ Cases, each with its test:
   ``QLinearConcat``, ``QLinearSigmoid``, ``QLinearLeakyRelu``, ``QLinearWhere`` (domain
   com.microsoft)
 * ``QLinearSoftmax`` (com.microsoft), over one axis or, as before opset 13, over all from one on
+* ``MatMulIntegerToFloat`` (com.microsoft) with constant scales: the same, its result is a float
 * ``ConvInteger``, ``MatMulInteger``: float convolution of the values less their zero point
 * operators that only move values (MaxPool, Flatten, Reshape, Transpose, ...) between
   QuantizeLinear and DequantizeLinear: moved behind DequantizeLinear, where values are floats
@@ -149,6 +150,19 @@ def _qgemm(b: Builder, node: gs.Node) -> bool:
         return b.remove(node)
     y = b.emit("Gemm", inputs, f"{b.base(node)}_float", attrs)
     return _requantise(b, node, y, 7, 8)
+
+
+def _matmul_to_float(b: Builder, node: gs.Node) -> bool:
+    if not _constant_inputs(node, 2, 3, 4, 5):
+        return False
+    x = _as_float(b, node.inputs[0], node.inputs[2], _optional(node, 4), axis=-2)
+    w = _as_float(b, node.inputs[1], node.inputs[3], _optional(node, 5), axis=-1)
+    output, bias = b.take_output(node), _optional(node, 6)
+    if bias is None:
+        b.emit_into("MatMul", [x, w], output)
+    else:
+        b.emit_into("Add", [b.emit("MatMul", [x, w], f"{b.base(node)}_float"), bias], output)
+    return b.remove(node)
 
 
 def _binary(op: str) -> Callable[[Builder, gs.Node], bool]:
@@ -321,6 +335,7 @@ _TAKE_APART: dict[tuple[str, str], Callable[[Builder, gs.Node], bool]] = {
     ("", "ConvInteger"): _integer("Conv", 0),
     ("", "MatMulInteger"): _integer("MatMul", -1),
     (MICROSOFT, "QGemm"): _qgemm,
+    (MICROSOFT, "MatMulIntegerToFloat"): _matmul_to_float,
     (MICROSOFT, "QLinearAdd"): _binary("Add"),
     (MICROSOFT, "QLinearMul"): _binary("Mul"),
     (MICROSOFT, "QLinearGlobalAveragePool"): _unary("GlobalAveragePool"),

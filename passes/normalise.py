@@ -6,10 +6,11 @@
 4. `plain_stacks`: sums of stacked tensors without the stack
 5. `plain_thresholds`: FINN's counts of thresholds in standard operators
 6. `drop_noops`: Identity, Dropout in inference, casts to the same type
-7. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
-8. `refuse_dynamic_scales`: what takes its scale from the batch is refused, whatever comes of it
-9. `free_batch`: any batch size; integers computed from shapes become constants
-10. `fold_constants` and `drop_noops` again, on what the steps before left
+7. `channels_first`: onnxruntime's operators on channels-last tensors
+8. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
+9. `refuse_dynamic_scales`: what takes its scale from the batch is refused, whatever comes of it
+10. `free_batch`: any batch size; integers computed from shapes become constants
+11. `fold_constants` and `drop_noops` again, on what the steps before left
 
 Shapes that the file gave inner tensors are dropped: they may be wrong from here on. Names of
 tensors stay. (The opset is lifted earlier, on the ONNX model: `na_convert.lift`.) The cases are
@@ -22,6 +23,7 @@ import onnx_graphsurgeon as gs
 
 from na_convert.results import PassReport
 
+from .channels_first import channels_first
 from .dequantise import dequantise
 from .drop_noops import drop_noops
 from .dynamic_scales import refuse_dynamic_scales
@@ -45,12 +47,13 @@ def run(graph: gs.Graph) -> PassReport:
     infer_types(graph)
     written = plain_gathers(graph) + plain_stacks(graph) + plain_thresholds(graph)
     dropped = drop_noops(graph)
+    turned = channels_first(graph)
     taken_apart = dequantise(graph)
     dynamic = refuse_dynamic_scales(graph)
     freed, left_alone, fixed = free_batch(graph)
     folded_after, unfolded = fold_constants(graph, allowance)
     dropped_after = drop_noops(graph)
-    changed = stripped + folded + written + dropped + taken_apart + freed
+    changed = stripped + folded + written + dropped + turned + taken_apart + freed
     changed += folded_after + dropped_after
     return PassReport(
         NAME,

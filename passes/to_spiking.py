@@ -36,8 +36,8 @@ from na_convert.neurons import ACTIVATION_OPS, INITIAL_MEMBRANE
 from na_convert.regions import (
     AVERAGING_OPS,
     MOVING,
-    WEIGHTED_OPS,
     ancestors,
+    carries_weights,
     data_inputs,
     descendants,
     spiking_nodes,
@@ -126,7 +126,7 @@ def between_weights(
     A nonlinear function in both sets stands where neurons would. Behind ``neurons`` only weights
     that come after them count.
     """
-    weighted = [node for node in graph.nodes if g.is_standard(node, *WEIGHTED_OPS)]
+    weighted = [node for node in graph.nodes if carries_weights(node)]
     averaging = [node for node in graph.nodes if g.is_standard(node, *AVERAGING_OPS)]
     after = descendants(graph, weighted, stop=neurons)
     return after, ancestors(graph, [*weighted, *averaging])

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_graphsurgeon as gs
 import pytest
+from na_convert.passes.channels_first import channels_first
 from na_convert.passes.dequantise import dequantise
 from na_convert.passes.drop_noops import drop_noops
 from na_convert.passes.fold_constants import fold_constants
@@ -161,11 +163,65 @@ def test_weights_of_a_qgemm_that_are_computed_are_left() -> None:
     assert "QGemm" in ops(net)
 
 
-def test_channels_last_is_left() -> None:
-    node = "p = com.microsoft.QLinearAveragePool <kernel_shape = [2,2], channels_last = 1>"
-    net, _ = import_graph(quantised(CHAIN.format(f"{node} (q, s, z, t, o)"), {}))
-    dequantise(net)
-    assert "QLinearAveragePool" in ops(net)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_product_whose_result_is_a_float(bias: bool) -> None:
+    """As onnxruntime fuses the last MatMul of a QDQ file."""
+    inputs = "q, w, s, ws, z, wz" + ", c" * bias
+    body = f"q = QuantizeLinear (x, s, z)\n y = com.microsoft.MatMulIntegerToFloat ({inputs})"
+    weights = {**DENSE, "c": np.linspace(-1, 1, 4, dtype=np.float32)}
+    made = rewritten(quantised(body, weights, ROW), dequantise)
+    assert "MatMul" in ops(made)
+    assert "MatMulIntegerToFloat" not in ops(made)
+
+
+LAST = {
+    "QLinearConv": (
+        "com.microsoft.QLinearConv <channels_last = 1, pads = [1,1,1,1]> "
+        "(q, s, z, w, ws, wz, t, o, k)", CONV, "Conv",
+    ),
+    "QLinearAveragePool": (
+        "com.microsoft.QLinearAveragePool <kernel_shape = [2,2], channels_last = 1> "
+        "(q, s, z, t, o)", {}, "AveragePool",
+    ),
+    "QLinearGlobalAveragePool": (
+        "com.microsoft.QLinearGlobalAveragePool <channels_last = 1> (q, s, z, t, o)", {},
+        "GlobalAveragePool",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LAST)
+def test_channels_last_becomes_channels_first(case: str) -> None:
+    node, weights, op = LAST[case]
+    body = CHAIN.format(f"p = {node}")
+    made = rewritten(quantised(body, weights, "float[N,8,6,3] x"), both_steps)
+    assert op in ops(made)
+    assert ops(made).count("Transpose") == 2
+
+
+def both_steps(graph: gs.Graph) -> int:
+    return channels_first(graph) + dequantise(graph)
+
+
+def test_two_channels_last_operators_need_no_transpose_between() -> None:
+    conv, *_ = LAST["QLinearConv"]
+    pool = "com.microsoft.NhwcMaxPool <kernel_shape = [2,2]> (r)"
+    body = CHAIN.format(f"r = {conv}\n p = {pool}")
+    net, _ = import_graph(quantised(body, CONV, "float[N,8,6,3] x"))
+    assert channels_first(net) == 2
+    drop_noops(net)
+    assert ops(net) == [
+        "QuantizeLinear", "Transpose", "QLinearConv", "MaxPool", "Transpose", "DequantizeLinear",
+    ]  # fmt: skip
+
+
+def test_channels_last_of_an_unknown_number_of_axes_is_left() -> None:
+    node, *_ = LAST["QLinearGlobalAveragePool"]
+    model = quantised(CHAIN.format(f"p = {node}"), {}, "float x")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    net, _ = import_graph(model)
+    assert both_steps(net) == 0
+    assert "QLinearGlobalAveragePool" in ops(net)
 
 
 def test_qgemm_with_float_output() -> None:

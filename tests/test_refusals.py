@@ -225,6 +225,29 @@ def test_dynamic_quantisers_are_refused_once_each_wherever_they_stand(
     assert "of the whole batch" in na_convert.api.explain(quantised, dynamic[0]).reason
 
 
+def test_weights_that_cannot_be_taken_apart_stand_where_neurons_would(tmp_path: Path) -> None:
+    """They were taken for part of the input, whose quantisers stay analog."""
+    lines = [
+        "m = ReduceMax <keepdims: int = 0> (x)",
+        "t = Abs (m)",
+        "k0 = QuantizeLinear (x, t, z)",
+    ]
+    lines += [f"k{i + 1} = QLinearConv (k{i}, t, z, w, t, o, t, z)" for i in range(3)]
+    lines += ["b = DequantizeLinear (k3, t, z)", GOOD.format(i="b", o="p"), "a = Conv (p, w1)"]
+    lines += [GOOD.format(i="a", o="q"), "y = Conv (q, w1)"]
+    weights = {k: WEIGHTS[k] for k in ("step", "zero", "top")}
+    kernel = np.ones((3, 3, 1, 1), np.int8)
+    given = {
+        **weights,
+        "w1": (3, 3, 1, 1),
+        "w": kernel,
+        "z": np.array(0, np.uint8),
+        "o": np.array(0, np.int8),
+    }
+    onnx.save(build.model("\n".join(lines), given, outputs="float[N,3,8,8] y"), tmp_path / "m.onnx")
+    assert [r.op for r in refused(tmp_path / "m.onnx")][:2] == ["QLinearConv", "QLinearConv"]
+
+
 def test_rows_of_functions_name_explain() -> None:
     rows = [
         Refusal("r", "Round", "rounds", "clip", ("d", "r")),
