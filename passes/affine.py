@@ -114,7 +114,7 @@ def _constant_weights(node: gs.Node, spiking: Sequence[bool], rank: int | None) 
     depend = [i for i, spikes in enumerate(spiking) if i and spikes]
     if depend:
         tensors = _quoted(node, *depend)
-        return Obstacle(f"its weights {tensors} depend on spikes", REDUCTION_REMEDY)
+        return Obstacle(f"its weights depend on spikes ({tensors})", REDUCTION_REMEDY)
     return None
 
 
