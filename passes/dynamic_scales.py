@@ -29,7 +29,7 @@ REMEDY = (
 )
 
 
-def refuse_dynamic_scales(graph: gs.Graph) -> tuple[Refusal, ...]:
+def dynamic_scales(graph: gs.Graph) -> tuple[Refusal, ...]:
     """One for each such quantiser; `Refusal.nodes` are those that only scale by it."""
     return tuple(
         Refusal(label(node), node.op, REASON, REMEDY, _scaled_by(graph, node))

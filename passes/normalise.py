@@ -8,7 +8,7 @@
 6. `drop_noops`: Identity, Dropout in inference, casts to the same type
 7. `channels_first`: onnxruntime's operators on channels-last tensors
 8. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
-9. `refuse_dynamic_scales`: what takes its scale from the batch is refused, whatever comes of it
+9. `dynamic_scales`: what takes its scale from the batch is refused, whatever comes of it
 10. `free_batch`: any batch size; integers computed from shapes become constants
 11. `fold_constants` and `drop_noops` again, on what the steps before left
 
@@ -26,7 +26,7 @@ from na_convert.results import PassReport
 from .channels_first import channels_first
 from .dequantise import dequantise
 from .drop_noops import drop_noops
-from .dynamic_scales import refuse_dynamic_scales
+from .dynamic_scales import dynamic_scales
 from .fold_constants import Allowance, fold_constants
 from .free_batch import free_batch
 from .plain_gathers import plain_gathers
@@ -49,7 +49,7 @@ def run(graph: gs.Graph) -> PassReport:
     dropped = drop_noops(graph)
     turned = channels_first(graph)
     taken_apart = dequantise(graph)
-    dynamic = refuse_dynamic_scales(graph)
+    changing = dynamic_scales(graph)
     freed, left_alone, fixed = free_batch(graph)
     folded_after, unfolded = fold_constants(graph, allowance)
     dropped_after = drop_noops(graph)
@@ -59,7 +59,7 @@ def run(graph: gs.Graph) -> PassReport:
         NAME,
         changed,
         skipped=(*left_alone, *unfolded),
-        refused=(*stochastic, *dynamic, *fixed),
+        refused=(*stochastic, *changing, *fixed),
         notes=notes,
     )
 

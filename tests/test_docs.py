@@ -327,7 +327,7 @@ def test_pages_say_which_onnxruntime_runs_an_snn(page: str) -> None:
 
 
 def test_pages_have_every_pass_in_order() -> None:
-    steps = re.findall(r"^\d\. `(\w+)`:", normalise.__doc__ or "", re.MULTILINE)
+    steps = re.findall(r"^\d+\. `(\w+)`:", normalise.__doc__ or "", re.MULTILINE)
     passes = [each.__module__.rpartition(".")[2] for each in ANN_PASSES]
     assert {"plain_stacks", "strip_noise"} < set(steps)
     rewritten = (DOCS / "operators.md").read_text().partition("## Rewritten first")[2]
