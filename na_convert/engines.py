@@ -22,6 +22,7 @@ from .layers import Layer
 from .neurons import IFState
 from .regions import AVERAGING_OPS, descendants
 from .replay import relative_error
+from .saturation import saturation_error
 from .simulation import Simulation, layers_with_state
 from .snn import Snn
 
@@ -132,8 +133,10 @@ def _outputs_error(
     read = evaluate(graph, given, list(dict.fromkeys([*outputs, *around])))
     terms = [read[n.inputs[0].name].size / read[n.outputs[0].name].size for n in averages]
     eps = max((float(np.finfo(v.dtype).eps) for v in outputs.values()), default=0.0)
+    saturated = {t.name: saturation_error(t) for t in graph.outputs}
+    errors = [relative_error(read[name], v, saturated[name]) for name, v in outputs.items()]
     return OutputsError(
-        max((relative_error(read[name], v) for name, v in outputs.items()), default=0.0),
+        max(errors, default=0.0),
         LONG_SUM * eps * max(terms, default=0.0),
     )
 

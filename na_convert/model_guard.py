@@ -161,14 +161,15 @@ def _check_inputs(path: Path, model: onnx.ModelProto) -> None:
                 node=value.name,
                 remedy=_FROM_ANYWHERE,
             )
-        sizes = [d.dim_value for d in tensor.shape.dim[1:] if d.HasField("dim_value")]
+        sizes = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
         if any(size < 0 for size in sizes):
             raise ModelError(
                 f"{path}: input {value.name!r} has a size below 0 ({min(sizes)})",
                 node=value.name,
                 remedy="leave sizes that are free without a number (dynamic axes)",
             )
-        check_elements(path, value.name, prod(max(s, 1) for s in sizes))
+        own = [d.dim_value for d in tensor.shape.dim[1:]]
+        check_elements(path, value.name, prod(max(s, 1) for s in own))
 
 
 def _check_names(path: Path, model: onnx.ModelProto) -> None:

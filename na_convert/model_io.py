@@ -42,8 +42,8 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read an ONNX model with its external data, and inline local functions that are not ours.
 
-    Nodes that stand before what they read, as some tools write them, are sorted, and a batch too
-    large to run is freed. Raises ModelError
+    Nodes that stand before what they read, as some tools write them, are sorted, sizes of -1 are
+    free, and a batch too large to run is freed. Raises ModelError
     with one line if the file is missing, unreadable or not a valid model, and NotConvertible if it
     works in bfloat16.
     """
@@ -54,6 +54,7 @@ def load(path: Path) -> Loaded:
         model_guard.check_size(path)
         digest = _sha256(path)
         model, beside = _checked(path)
+        _open_sizes(model.graph)
         model_guard.check_model(path, model)
     except ModelError:
         raise
@@ -117,6 +118,14 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, int]:
         onnx.checker.check_model(_light(model))
         return model, beside
     return _with_external_data(path)
+
+
+def _open_sizes(graph: onnx.GraphProto) -> None:
+    """Take -1 for a free size, as onnxruntime does and paddle2onnx writes it."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value == -1:
+                dim.Clear()
 
 
 def _with_external_data(path: Path) -> tuple[onnx.ModelProto, int]:

@@ -329,10 +329,14 @@ def _blocks(size: int) -> Iterator[slice]:
     return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
-def relative_error(expected: Array, found: Array) -> float:
-    """Largest difference, relative to the largest value expected; infinite if shapes differ."""
+def relative_error(expected: Array, found: Array, allowed: float = 0.0) -> float:
+    """Largest difference, relative to the largest value expected; infinite if shapes differ.
+
+    Differences up to ``allowed`` count as none.
+    """
     if expected.shape != found.shape:
         return float("inf")
     a, b = np.asarray(expected, np.float64), np.asarray(found, np.float64)
     scale = float(np.max(np.abs(a), initial=0)) or 1.0
-    return float(np.max(np.abs(a - b), initial=0)) / scale
+    apart = np.abs(a - b)
+    return float(np.max(np.where(apart <= allowed, 0, apart), initial=0)) / scale

@@ -18,6 +18,7 @@ from .cut import Runner, cut_model, takes
 from .errors import PassFailed
 from .evaluate import evaluate
 from .graph import Carried, all_nodes, export_graph, is_ours, is_standard
+from .saturation import saturating_nodes, saturation_error
 
 Array: TypeAlias = NDArray[Any]
 
@@ -45,7 +46,8 @@ def teacher_forced_error(
 
     ``after`` is cut behind every operator that jumps and whose output exists in ``before`` too,
     and gets the value that ``before`` has there. Compared are the graph's outputs (those that jump
-    by what leads to them) and what goes into the operators cut off, where both graphs have it.
+    by what leads to them) and what goes into the operators cut off, and into Sigmoids at the end,
+    where both graphs have it.
 
     Raises PassFailed where ``after`` lost an output or has other shapes than ``before``, and
     ModelError where a graph does not run.
@@ -58,13 +60,15 @@ def teacher_forced_error(
         raise PassFailed(f"output {lost[0]!r} is missing after the pass", node=lost[0])
     cut_nodes = [n for n in after.nodes if jumps(n) and _all_in(n.outputs, shared)]
     cuts = {t.name for node in cut_nodes for t in node.outputs if t.name}
-    into = {t.name for node in cut_nodes for t in node.inputs if t.name in shared}
+    ends = [node for output in after.outputs for node in saturating_nodes(output)]
+    into = {t.name for node in (*cut_nodes, *ends) for t in node.inputs if t.name in shared}
     compared = [n for n in dict.fromkeys([*outputs, *sorted(into)]) if n not in cuts]
     expected = runner(before, carried, (), [*compared, *sorted(cuts)])(feeds)
     found = runner(after, carried, cuts, compared)({**feeds, **expected})
-    worst = Difference(0.0, 0.0, "")
+    worst, tensors = Difference(0.0, 0.0, ""), before.tensors()
     for name in compared:
-        difference = _difference(name, expected[name], found[name])
+        allowed = saturation_error(tensors[name]) if name in tensors else 0.0
+        difference = _difference(name, expected[name], found[name], allowed)
         worst = max(worst, difference, key=lambda d: d.max_rel)
     return worst
 
@@ -117,7 +121,8 @@ def _all_in(tensors: Sequence[gs.Tensor], names: Collection[str]) -> bool:
     return all(t.name in names for t in tensors if t.name)
 
 
-def _difference(name: str, expected: Array, found: Array) -> Difference:
+def _difference(name: str, expected: Array, found: Array, allowed: float) -> Difference:
+    """Differences up to ``allowed`` count as none."""
     if expected.shape != found.shape:
         raise PassFailed(
             f"tensor {name!r} had shape {list(expected.shape)} and has {list(found.shape)}",
@@ -125,6 +130,8 @@ def _difference(name: str, expected: Array, found: Array) -> Difference:
         )
     a, b = np.asarray(expected, np.float64), np.asarray(found, np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))  # infinities of one sign are equal
+    if allowed:
+        same |= np.abs(a - b) <= allowed
     if same.all():
         return Difference(0.0, 0.0, name)
     gap = float(np.max(np.abs(np.where(same, 0, a - b))))

@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import pytest
 
+import na_convert
 from na_convert import model_io, model_writing, whole_files
 from na_convert.errors import ModelError, NotConvertible, UsageError
 from na_convert.graph import export_parts
 from na_convert.runtime import run
-from tests.build import graph, images, model
+from tests.build import PLAIN, graph, images, model
 
 BODY = "z = Conv <pads = [1,1,1,1]> (x, w)\nf = Flatten (z)\ny = Gemm (f, v)"
 WEIGHTS = {"w": (4, 3, 3, 3), "v": (256, 500)}
@@ -162,3 +163,20 @@ def test_what_onnx_serialises_holds_no_weights(
     assert [n.op_type for n in loaded.graph.node] == ["Conv", "Flatten", "Gemm"]
     expected = run(model(BODY, WEIGHTS), {"x": images()})["y"]
     np.testing.assert_array_equal(run(loaded, {"x": images()})["y"], expected)
+
+
+def test_sizes_of_minus_one_are_free(tmp_path: Path) -> None:
+    """paddle2onnx writes them for sizes that are open; onnxruntime takes them so."""
+    proto = model("z = Conv <pads = [1,1,1,1]> (x, w)\nk = Clip (z, zero, half)\n"
+                  "c = Conv (k, u)\ny = GlobalAveragePool (c)",
+                  {**PLAIN, "w": (4, 3, 3, 3), "u": (5, 4, 1, 1)}, outputs="float[N,5,1,1] y")  # fmt: skip
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    for axis in (2, 3):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = -1
+    onnx.save(proto, tmp_path / "m.onnx")
+    given = {"x": images(shape=(3, 6, 9))}
+    result = na_convert.convert(tmp_path / "m.onnx", output=tmp_path / "s.onnx", data=given)
+    assert result.passed
+    shape = onnx.load(tmp_path / "s.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in shape] == [0, 3, 0, 0]

@@ -1,0 +1,71 @@
+"""Outputs close to 0, as a detector's on a picture of nothing: float errors are no share of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from na_convert.passes import fold_batchnorm
+
+import na_convert
+from na_convert.graph import import_graph
+from na_convert.saturation import saturation_error
+from na_convert.teacher_forcing import teacher_forced_error
+from tests import build
+
+CHANNELS = {
+    "gain": np.linspace(0.8, 1.3, 5, dtype=np.float32),
+    "shift": np.linspace(-0.2, 0.2, 5, dtype=np.float32),
+    "mean": np.linspace(-0.3, 0.1, 5, dtype=np.float32),
+    "variance": np.linspace(0.7, 1.4, 5, dtype=np.float32),
+}
+WEIGHTS = {**build.PLAIN, **CHANNELS, "w": (4, 3, 3, 3), "v": (256, 5)}
+ENDS = {
+    "alone": "y = Sigmoid (l)",
+    "moved": "s = Sigmoid (l)\ny = Transpose <perm = [0,1]> (s)",
+    "joined": "s = Sigmoid (l)\nr, q = Split <axis = 1, num_outputs = 2> (s)\n"
+    "y = Concat <axis = 1> (q, r)",
+}
+
+
+def detector(bias: float, end: str, opset: int = 18) -> onnx.ModelProto:
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\n" + build.quantised("z", "a")
+        + "f = Flatten (a)\nl0 = Gemm (f, v, bias)\n"
+        "l = BatchNormalization (l0, gain, shift, mean, variance)\n" + end
+    )  # fmt: skip
+    weights = {**WEIGHTS, "bias": np.full(5, bias, np.float32)}
+    return build.model(body, weights, opset=opset)
+
+
+@pytest.mark.parametrize("bias", [-40.0, -20.0, -14.0, 0.0])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_network_that_finds_nothing_converts(tmp_path: Path, end: str, bias: float) -> None:
+    onnx.save(detector(bias, ENDS[end]), tmp_path / "m.onnx")
+    result = na_convert.convert(
+        tmp_path / "m.onnx", output=tmp_path / "s.onnx", data={"x": build.images(8)}
+    )
+    assert result.passed
+
+
+def test_what_goes_into_the_sigmoid_is_compared_as_ever() -> None:
+    graph, carried = import_graph(detector(-40.0, ENDS["moved"]))
+    folded = graph.copy()
+    fold_batchnorm.run(folded)
+    found = teacher_forced_error(graph, folded, carried, {"x": build.images()})
+    assert 0 < found.max_rel < 1e-5
+    (gemm,) = folded.tensors()["l"].inputs
+    gemm.inputs[2].values = gemm.inputs[2].values * np.float32(1.01)
+    found = teacher_forced_error(graph, folded, carried, {"x": build.images()})
+    assert found.where == "l"
+    assert 5e-3 < found.max_rel < 2e-2
+
+
+@pytest.mark.parametrize(
+    "end", ["y = Tanh (l)", "s = Sigmoid (l)\ny = Mul (s, l)", "s = Sigmoid (l)\ny = Concat <axis = 1> (s, l)"]
+)  # fmt: skip
+def test_other_ends_have_no_such_error(end: str) -> None:
+    graph, _ = build.graph("l = Flatten (x)\n" + end)
+    assert saturation_error(graph.outputs[0]) == 0
