@@ -176,7 +176,7 @@ def seeds(*entropy: int) -> Iterator[int]:
 
 
 def _cifar(kind: str, path: Path) -> Dataset:
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         training, test = load_jpeg_pack(path)
     else:
         training, test = (_image_set(*part) for part in archives.load_cifar(kind, path))

@@ -6,6 +6,8 @@ The output's suffix says which: NIR (``.nir``, the default), or whole numbers fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +30,7 @@ from .options import (
     Verbose,
     preprocessing,
 )
-from .outcome import console_for, print_json, progress_bar
+from .outcome import console_for, naming_one, print_json, progress_bar
 
 if TYPE_CHECKING:
     from .data import Preprocessing
@@ -75,27 +77,39 @@ def export_command(
     if output is not None and is_for_hardware(output):
         given = {"--target": target, "-T": timesteps, "--initial-membrane": initial_membrane}
         _refuse(output, [option for option, value in given.items() if value is not None])
-        return _export_integers(snn, output, data, pixels, as_json=as_json, quiet=quiet)
-    from . import api, report
+        with _refusals_shown("Not in whole numbers", show=not (quiet or as_json)):
+            return _export_integers(snn, output, data, pixels, as_json=as_json, quiet=quiet)
+    from . import api
     from .nir_table import exported
     from .result_json import nir_json
 
-    try:
-        with progress_bar(show=not quiet) as progress:
-            found = api.export(
-                snn, output=output, target=chosen, timesteps=steps,
-                initial_membrane=initial_membrane, data=data, preprocessing=pixels,
-                progress=progress,
-            )  # fmt: skip
-    except NotConvertible as error:
-        if error.refused and not quiet and not as_json:
-            console_for(stderr=True).print(report.refusals(error.refused, "Not in NIR"))
-        raise
+    shown = _refusals_shown("Not in NIR", show=not (quiet or as_json))
+    with shown, progress_bar(show=not quiet) as progress:
+        found = api.export(
+            snn, output=output, target=chosen, timesteps=steps,
+            initial_membrane=initial_membrane, data=data, preprocessing=pixels,
+            progress=progress,
+        )  # fmt: skip
     if as_json:
         print_json(nir_json(found))
     elif not quiet:
         exported(found, console_for())
     return 0
+
+
+@contextmanager
+def _refusals_shown(title: str, *, show: bool) -> Iterator[None]:
+    """A table of what is refused in the block; where it is not to be shown, its first row."""
+    try:
+        yield
+    except NotConvertible as error:
+        if not show:
+            raise naming_one(error) from error
+        if error.refused:
+            from .report import refusals
+
+            console_for(stderr=True).print(refusals(error.refused, title))
+        raise
 
 
 def _refuse(output: Path, options: list[str]) -> None:

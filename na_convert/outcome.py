@@ -10,10 +10,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import CheckFailed, Interrupted, NaConvertError, NotConvertible, UsageError
+from .errors import (
+    SEE_TABLE,
+    CheckFailed,
+    Interrupted,
+    NaConvertError,
+    NotConvertible,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,10 +76,25 @@ def carry_out(
     also(result, error)
     if error is None:
         return 0
-    if isinstance(error, NotConvertible) and result is None and not quiet:
-        console_for(stderr=True).print(reports.refusals(error.refused))
+    if isinstance(error, NotConvertible):
+        if result is None and not quiet:
+            console_for(stderr=True).print(reports.refusals(error.refused))
+        elif as_json or quiet:
+            error = naming_one(error)
     tell(error, verbose=verbose)
     return error.exit_code
+
+
+def naming_one(error: NotConvertible) -> NotConvertible:
+    """``error`` with the first of its nodes, for where the table is not shown."""
+    if not error.refused or error.remedy != SEE_TABLE:
+        return error
+    first, more = error.refused[0], len(error.refused) - 1
+    remedy = f"{first.node!r} ({first.op}) {first.reason}: {first.remedy}"
+    remedy += f"; and {more} more, listed without -q and in `refused` of --json" if more else ""
+    told = copy(error)
+    told.remedy = remedy
+    return told
 
 
 def plot(result: Result | None, folder: Path | None) -> None:

@@ -294,6 +294,22 @@ def test_refusals_are_a_table_before_the_error(
     )
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_without_the_table_the_error_names_a_node(
+    rows: int,
+    files: Path,
+    refused: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = (refused.refused[0], refused.refused[0])[:rows]
+    raising(monkeypatch, NotConvertible("model.onnx: nodes", refused=found))
+    assert run("model.onnx -q") == 1
+    first, more = found[0], "; and 1 more, listed without -q and in `refused` of --json"
+    said = f"model.onnx: nodes: {first.node!r} ({first.op}) {first.reason}: {first.remedy}"
+    assert capsys.readouterr().err == f"error: {said}{more if rows == 2 else ''}\n"
+
+
 def test_failed_check_shows_what_was_measured(
     files: Path,
     failed: Result,

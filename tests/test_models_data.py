@@ -135,6 +135,7 @@ def test_jpeg_pack(tmp_path: Path) -> None:
         split=[0, 1, 0],
     )
     training, test = load_jpeg_pack(path)
+    assert load("cifar10", path.rename(tmp_path / "PACK.NPZ")).test.labels.tolist() == [6]
     assert training.labels.tolist() == [5, 7]
     assert test.labels.tolist() == [6]
     assert test.images.shape == (1, 3, 32, 32)

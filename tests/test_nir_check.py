@@ -207,6 +207,8 @@ def test_a_file_that_says_no_time_steps_is_none_of_ours(
     assert check("--reader good") == 2
     assert "does not say for how many time steps it was made" in capsys.readouterr().err
     assert check("--reader good -T 4") == 0
+    said = "note: net.nir: does not say for how many time steps it was made; T = 4 was taken on"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

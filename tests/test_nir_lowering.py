@@ -476,6 +476,10 @@ PIXELS = np.arange(24).reshape(2, 3, 4)
         (PIXELS, ([0, 1], (1, 1))),
         (PIXELS[::-1, ::2, ::4], ([1, 0], (2, 4))),
         (np.where(PIXELS < 12, PIXELS, -1)[:, ::2], ([0, -1], (2, 1))),
+        (PIXELS[:, :, ::3], ([0, 1], (1, 3))),  # two of four, as by twos
+        (PIXELS[:, ::2, ::2], ([0, 1], (2, 2))),
+        (np.full((2, 2, 4), -1), ([-1, -1], (2, 1))),
+        (PIXELS[:, ::-1], None),
         (PIXELS.reshape(2, 12), None),  # other axes
         (PIXELS[:, 1:], None),  # not from the first pixel on
         (PIXELS[:, :, [0, 3, 2]], None),

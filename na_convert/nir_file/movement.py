@@ -65,10 +65,26 @@ def strided_selection(index: Array, shape: Shape) -> tuple[Array, tuple[int, ...
     if np.any((first >= 0) & (first % pixels != 0)):
         return None
     channels = np.where(first >= 0, first // pixels, -1)
-    strides = [-(-n // m) for n, m in zip(shape[1:], index.shape[1:], strict=True)]
+    taken = index[int(np.argmax(first >= 0))]
+    strides = [_stride(taken, axis, shape) for axis in range(taken.ndim)]
+    if min(strides) < 1:
+        return None
     grid = np.arange(pixels).reshape(shape[1:])[tuple(slice(None, None, s) for s in strides)]
     if grid.shape != index.shape[1:]:
         return None
     wide = channels.reshape(-1, *[1] * grid.ndim)
     wanted = np.where(wide >= 0, wide * pixels + grid, -1)
     return (channels, tuple(strides)) if np.array_equal(index, wanted) else None
+
+
+def _stride(taken: Array, axis: int, shape: Shape) -> int:
+    """How many pixels apart the first two of ``taken`` are along ``axis``; 0 if in another order.
+
+    Of one pixel, or of zeros, any stride that gives as many.
+    """
+    size, count = shape[1 + axis], taken.shape[axis]
+    if count == 1 or taken.flat[0] < 0:
+        return int(-(-size // count))
+    second = int(np.moveaxis(taken, axis, 0)[1].flat[0])
+    stride, rest = divmod(second - int(taken.flat[0]), int(np.prod(shape[2 + axis :])))
+    return 0 if rest else stride

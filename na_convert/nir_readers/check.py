@@ -101,6 +101,7 @@ def check_readers(
             remedy="pip install nir and one of them",
         )
     steps = timesteps_for(network, nir_file, timesteps)
+    lasting = _lasting(network, nir_file, steps)
     loaded = model_io.load(Path(ann))
     origin = _check_origin(network, loaded.sha256, nir_file, ann)
     found = samples_for(loaded, data, preprocessing, labels)
@@ -131,7 +132,7 @@ def check_readers(
             for each in compared
         ),
         missing=tuple(missing),
-        notes=(*found.notes, *origin, *_notes(network, found, len(images))),
+        notes=(*found.notes, *origin, *lasting, *_notes(network, found, len(images))),
         seconds=time.perf_counter() - start,
     )
 
@@ -173,6 +174,15 @@ def _check_origin(
             f"{path}: is made of another ANN than {ann}", remedy="export this ANN, or give its own"
         )
     return ()
+
+
+def _lasting(network: Network, path: str | Path, steps: int) -> tuple[str, ...]:
+    """A note where the file does not say for how long it was made."""
+    if "timesteps" in network.metadata:
+        return ()
+    return (
+        f"{path}: does not say for how many time steps it was made; T = {steps} was taken on trust",
+    )
 
 
 def _ann_outputs(loaded: model_io.Loaded, feeds: dict[str, Any], ann: str | Path) -> Array:
