@@ -51,7 +51,7 @@ def _gather_along_two(graph: gs.Graph, b: Builder, node: gs.Node) -> bool:
     places = node.inputs[1].values
     shape, order = places.shape[:-1], _order(before)
     kept, new = range(len(order) - 2), range(len(shape))
-    if len(order) < 4 or order != [len(kept), len(kept) + 1, *kept]:
+    if order != [len(kept), len(kept) + 1, *kept]:
         return False
     chosen = _rows_and_columns(places)
     if chosen is None or _order(after) != [*(len(new) + k for k in kept), *new]:
@@ -70,7 +70,7 @@ def _gather_along_one(b: Builder, node: gs.Node) -> bool:
     if not is_standard(node, "GatherND") or int(node.attrs.get("batch_dims", 0)):
         return False
     indices = node.inputs[1]
-    if not is_constant(indices) or indices.values.ndim < 1 or indices.values.shape[-1] != 1:
+    if not is_constant(indices) or indices.values.shape[-1] != 1:
         return False
     if is_constant(node.inputs[0]):
         return False
