@@ -1,21 +1,28 @@
 """How many small faults in `passes/` and the neurons do the tests find?
 
 Mutants are drawn at random (a place, then one of Cosmic Ray's operators there), and each is given
-to the tests that run the mutated line: those of the module's own test file first, then those that
-run the fewest lines, until one fails or the time is up. A mutant that no test fails on counts as
+to the tests that run the mutated line: those of the module's own test file first, then the others,
+the quickest first, until one fails or the time is up. A mutant that no test fails on counts as
 survived, also where the time was up; one that a test hangs on for a minute counts as killed.
 
+The package is loaded once, and each mutant is a fork: where the change lies inside functions, their
+code is exchanged, and where it runs on import, the package is loaded again.
+
     pip install cosmic-ray pytest-cov
-    pytest --cov=na_convert --cov=passes --cov-context=test
-    python benchmarks/mutants.py .coverage --count 120 --out mutants.json
+    pytest --cov=passes --cov=na_convert.neurons --cov-context=test --junitxml=times.xml
+    python benchmarks/mutants.py .coverage times.xml --count 120 --out mutants.json
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import gc
+import importlib
+import inspect
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -27,6 +34,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
+from xml.etree import ElementTree
 
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
@@ -37,7 +46,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = (*sorted((ROOT / "passes").glob("*.py")), ROOT / "na_convert" / "neurons.py")
 HANGS = 60  # seconds of one test
 MOST_TESTS = 150  # of one mutant
+FIRST_TESTS = (
+    12  # of these, in a process of their own: most mutants need no more, and collecting is slow
+)
 _VERDICTS = {0: "survived", 1: "killed", 2: "killed"}  # by pytest's exit code; others are our fault
+_BROKEN = 99
 
 
 @dataclass(frozen=True)
@@ -69,11 +82,11 @@ def main() -> None:
     chance = random.Random(given.seed)
     places = [place for file in FILES for place in _places(file)]
     print(f"{len(places)} places in {len(FILES)} files", flush=True)
-    covered = Covered(given.coverage)
-    _preload()
+    covered = Covered(given.coverage, given.times)
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         copy = _checkout(Path(folder))
+        _preload(copy)
         for number, place in enumerate(chance.sample(places, given.count), start=1):
             outcome = _tried(place, covered, copy, given.seconds, chance)
             outcomes.append(outcome)
@@ -86,6 +99,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("coverage", help="data of a run of the tests with --cov-context=test")
+    parser.add_argument("times", help="the junitxml of that run")
     parser.add_argument("--count", type=int, default=120, help="mutants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=120, help="for the tests of one mutant")
@@ -137,19 +151,18 @@ def _left_out(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 class Covered:
-    """Which tests run which lines."""
+    """Which tests run which lines, and for how long."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, times: str) -> None:
         data = CoverageData(path)
         data.read()
         self._tests: dict[str, dict[int, set[str]]] = {}
-        self._lines: Counter[str] = Counter()  # of each test, in all files
+        self._seconds = _seconds(times)
         for measured in data.measured_files():
             lines = {
                 line: {name.rpartition("|")[0] for name in names} - {""}  # TEST|run, TEST|setup
                 for line, names in data.contexts_by_lineno(measured).items()
             }
-            self._lines.update(name for names in lines.values() for name in names)
             for file in FILES:
                 if measured.endswith(f"/{file.relative_to(ROOT)}"):
                     self._tests[str(file.relative_to(ROOT))] = lines
@@ -162,8 +175,19 @@ class Covered:
         if here and not found:
             found = set().union(*lines.values())
         own = f"tests/test_{Path(place.file).stem}.py::"
-        tests = sorted(found, key=lambda t: (not t.startswith(own), self._lines[t], t))
+        tests = sorted(found, key=lambda t: (not t.startswith(own), self._seconds.get(t, 0), t))
         return tests[:MOST_TESTS]
+
+
+def _seconds(times: str) -> dict[str, float]:
+    """Of each test, by its name as pytest writes it; tests are functions of modules here."""
+    cases = ElementTree.parse(times).iter("testcase")
+    return {
+        f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}": float(
+            case.attrib["time"]
+        )
+        for case in cases
+    }
 
 
 # --- one mutant -----------------------------------------------------------------------------------
@@ -197,7 +221,8 @@ def _tried(
         try:
             target.write_text(mutant)
             os.utime(target, (written + 2, written + 2))  # so that no stale .pyc is taken for it
-            verdict = _run(tests, copy, seconds)
+            changed = _changed(source, mutant, str(target))
+            verdict = _run(tests, copy, seconds, changed)
         finally:
             target.write_text(source)
             os.utime(target, (written + 4, written + 4))
@@ -211,22 +236,96 @@ def _difference(before: str, after: str) -> tuple[str, str]:
     return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
 
 
-def _preload() -> None:
-    """What the tests import that is not ours, once: each mutant's process is a fork of this one."""
+def _preload(copy: Path) -> None:
+    """The package and what the tests import, once: each mutant's process is a fork of this one."""
     import hypothesis  # noqa: F401
-    import onnx_graphsurgeon  # noqa: F401
     import onnxruntime  # noqa: F401
     import pytest  # noqa: F401
     import torch  # noqa: F401
 
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.path[:] = [str(copy), *(p for p in sys.path if Path(p).resolve() != ROOT)]
+    sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
+    for name in ("na_convert.api", "na_convert.cli", "na_convert.passes"):
+        package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
 
-def _run(tests: list[str], copy: Path, seconds: float) -> str:
+
+Changed = list[tuple[CodeType, CodeType]] | None  # functions, before and after; None: not only they
+
+
+def _changed(source: str, mutant: str, path: str) -> Changed:
+    """The functions of a module, or methods of its classes, that a change lies inside."""
+
+    def differing(before: CodeType, after: CodeType) -> Changed:
+        if not _same_but_nested(before, after):
+            return None
+        found: list[tuple[CodeType, CodeType]] = []
+        for old, new in zip(_nested(before), _nested(after), strict=True):
+            if old == new:
+                continue
+            if old.co_flags & inspect.CO_OPTIMIZED:  # a function, not the body of a class
+                found.append((old, new))
+            else:
+                inner = differing(old, new)
+                if inner is None:
+                    return None
+                found.extend(inner)
+        return found
+
+    return differing(compile(source, path, "exec"), compile(mutant, path, "exec"))
+
+
+def _nested(code: CodeType) -> list[CodeType]:
+    return [c for c in code.co_consts if isinstance(c, CodeType)]
+
+
+def _same_but_nested(before: CodeType, after: CodeType) -> bool:
+    def rest(code: CodeType) -> object:
+        others = tuple(c for c in code.co_consts if not isinstance(c, CodeType))
+        types = tuple(type(c) for c in others)  # 1 == True
+        return code.co_code, others, types, code.co_names, code.co_varnames, len(_nested(code))
+
+    return rest(before) == rest(after)
+
+
+def _exchange(changed: Changed) -> None:
+    """Let the loaded package be the mutant."""
+    if changed is None:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "na_convert"]:
+            del sys.modules[name]
+        return
+    functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
+    for before, after in changed:
+        found = [
+            f for f in functions if f.__code__ == before and _file(f.__code__) == _file(before)
+        ]
+        if not found:
+            raise LookupError(before.co_qualname)
+        for function in found:
+            function.__code__ = after
+
+
+def _file(code: CodeType) -> str:
+    return os.path.realpath(code.co_filename)
+
+
+def _run(tests: list[str], copy: Path, seconds: float, changed: Changed) -> str:
+    end = time.monotonic() + seconds
+    verdict = _part(tests[:FIRST_TESTS], copy, end, changed)
+    if verdict == "survived" and tests[FIRST_TESTS:]:
+        verdict = _part(tests[FIRST_TESTS:], copy, end, changed)
+    return verdict
+
+
+def _part(tests: list[str], copy: Path, end: float, changed: Changed) -> str:
     progress = copy / "progress"
     progress.write_text("")
     child = os.fork()
     if child == 0:
-        _test(tests, copy, progress)
-    end, last, since = time.monotonic() + seconds, "", time.monotonic()
+        _test(tests, copy, progress, changed)
+    last, since = "", time.monotonic()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -239,10 +338,10 @@ def _run(tests: list[str], copy: Path, seconds: float) -> str:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return "hangs" if now - since > HANGS else "time"
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
-def _test(tests: list[str], copy: Path, progress: Path) -> None:
+def _test(tests: list[str], copy: Path, progress: Path, changed: Changed) -> None:
     """In the child: run ``tests`` on the copy, up to the first that fails; never returns."""
     import pytest
 
@@ -252,14 +351,12 @@ def _test(tests: list[str], copy: Path, progress: Path) -> None:
 
     os.setsid()
     os.chdir(copy)
-    os.environ["PYTHONPATH"] = str(copy)
-    sys.path[:] = [str(copy), *(p for p in sys.path if Path(p).resolve() != ROOT)]
-    sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    code = 1
+    code = _BROKEN
     try:
+        _exchange(changed)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "", "--no-header", "--no-cov"]
         code = int(pytest.main([*options, *tests], plugins=[Progress()]))
     finally:

@@ -218,10 +218,7 @@ def _one_row(
 
 def _collapsed(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
     """A constant that repeats itself along axes that other operands have (``full_like``): once."""
-    values = np.asarray(tensor.values)
-    if values.size < 2 or not others:
-        return None
-    kept = values
+    kept = values = np.asarray(tensor.values)
     for axis in range(values.ndim):
         first = kept.take([0], axis)
         if kept.shape[axis] > 1 and np.array_equal(np.broadcast_to(first, kept.shape), kept):

@@ -6,6 +6,7 @@ import pytest
 from na_convert.passes.fold_constants import fold_constants
 from na_convert.passes.free_batch import free_batch
 from na_convert.passes.reshape_targets import freed_target, resolve
+from na_convert.passes.walk_shapes import Trial, infer_types, walk
 
 from na_convert import runtime
 from na_convert.graph import import_graph
@@ -421,6 +422,16 @@ FREED: dict[str, tuple[str, dict[str, np.ndarray], str, list[str]]] = {
     "Resize with open sizes": (
         f"{RESIZE} (x, , , sizes)", {"sizes": ints(3, 3, 16, 16)}, "float[3,3,H,W] x",
         ["Shape", "Concat", "Resize"]),
+    "Resize with open sizes, and what goes on with its shape": (
+        f"u = {RESIZE[4:]} (x, , , sizes)\n r = Reshape (u, t)\n y = Neg (r)",
+        {"sizes": ints(3, 3, 16, 16), "t": ints(3, 768)}, "float[3,3,H,W] x",
+        ["Shape", "Concat", "Resize", "Reshape", "Neg"]),
+    "Reshape with open sizes": (
+        "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, 3, -1)}, "float[4,3,H,W] x",
+        ["Shape", "Concat", "Reshape", "Neg"]),
+    "Reshape to rows with open sizes": (
+        "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, -1)}, "float[4,3,H,W] x",
+        ["Flatten", "Neg"]),
     "Resize of some axes": (
         RESIZE.replace(">", ", axes = [2,3]>") + " (x, , , sizes)", {"sizes": ints(16, 24)},
         "float[3,3,8,8] x", ["Resize"]),
@@ -437,6 +448,75 @@ FREED: dict[str, tuple[str, dict[str, np.ndarray], str, list[str]]] = {
 def test_two_fixed_batches_at_once(case: str) -> None:
     body, weights, inputs, left = FREED[case]
     assert ops(apart(body, weights, inputs)) == left
+
+
+COUNTED: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
+    "Reshape": ("r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, 2, 3)}, FOUR),
+    "Reshape with open sizes": (
+        "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, 3, -1)}, "float[4,3,H,W] x"),
+    "Reshape to rows with open sizes": (
+        "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, -1)}, "float[4,3,H,W] x"),
+    "Resize": (f"{RESIZE} (x, , , sizes)", {"sizes": ints(3, 3, 16, 16)}, "float[3,3,8,8] x"),
+    "Resize with open sizes": (
+        f"{RESIZE} (x, , , sizes)", {"sizes": ints(3, 3, 16, 16)}, "float[3,3,H,W] x"),
+    "Squeeze": ("s = Squeeze (x)\n y = Neg (s)", {}, "float[4,1,6] x"),
+    "Expand to a Tile": (
+        "u = Relu (x)\n e = Expand (u, t)\n y = Neg (e)", {"t": ints(4, 5, 6)}, "float[4,1,6] x"),
+    "Concat": ("y = Concat <axis = 1> (x, k)", {"k": np.ones((4, 3), np.float32)}, FOUR),
+    "one row": ("y = Add (x, k)", {"k": np.tile(np.arange(6, dtype=np.float32), (4, 1))}, FOUR),
+    "Gather": ("g = Gather <axis = 0> (x, i)\n y = Neg (g)", {"i": ints(0, 1, 2, 3)}, FOUR),
+    "nothing": ("y = Add (x, k)", {"k": np.arange(6, dtype=np.float32)}, FOUR),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_it_says_how_many_nodes_changed(case: str) -> None:
+    body, weights, inputs = COUNTED[case]
+    net, _ = import_graph(shapeless(body, weights, inputs=inputs, outputs="float y"))
+    assert free_batch(net)[0] == (0 if case == "nothing" else 1)
+
+
+def test_an_expand_that_its_operand_needs_stays() -> None:
+    body = (
+        "b = Shape <start = 0, end = 1> (x)\n t = Concat <axis = 0> (b, rest)\n"
+        " e = Expand (k, t)\n y = Add (x, e)"
+    )
+    source = shapeless(body, {"k": 0.5, "rest": ints(3, 6)}, inputs="float[batch,1,6] x",
+                       outputs="float y")  # fmt: skip
+    result = rewritten(source, free_batch)
+    assert "Expand" in ops(result)
+    assert result.outputs[0].shape == ["batch", 3, 6]
+
+
+@pytest.mark.parametrize("operands", ["e", "e, u"])
+def test_an_expand_beside_nothing_that_is_known_stays(operands: str) -> None:
+    body = (
+        "u = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n s = Shape (x)\n"
+        f" e = Expand (k, s)\n m = Max ({operands})\n y = Add (m, u)"
+    )
+    net, _ = graph(body, {"k": 1.0}, **OPEN)
+    net.nodes[0].domain = "nobody.knows"
+    free_batch(net)
+    assert "Expand" in [n.op for n in net.nodes]
+
+
+def test_a_foreign_operator_with_a_standard_name_tells_no_shape() -> None:
+    net, _ = graph("u = Flatten (x)\n y = Neg (u)", **OPEN)
+    net.nodes[0].domain = "nobody.knows"
+    trial = Trial(2)
+    walk(net, [trial])
+    assert trial.shapes == {"x": (2, 3, 8, 8)}
+
+
+def test_types_of_a_file_for_four_samples() -> None:
+    proto = shapeless("r = Reshape (x, t)\n c = Cast <to = 7> (r)\n y = Neg (c)",
+                      {"t": ints(4, 3, 2)}, inputs="float[4,6] x", outputs="int64 y")  # fmt: skip
+    del proto.graph.value_info[:]
+    net, _ = import_graph(proto)
+    for node in net.nodes:
+        node.outputs[0].dtype = None
+    infer_types(net)
+    assert [np.dtype(n.outputs[0].dtype).name for n in net.nodes] == ["float32", "int64", "int64"]
 
 
 ENTANGLED: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
