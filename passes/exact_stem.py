@@ -92,8 +92,6 @@ def _analog_part(snn: Snn, currents: list[str]) -> Snn | str:
                                   "na_convert"))  # fmt: skip
         means.append(mean)
     graph.outputs = [*(tensors[name] for name in currents), *means]
-    for output in graph.outputs:
-        output.dtype = np.dtype(np.float32)
     graph.cleanup().toposort()
     return replace(snn, graph=graph, neurons=tuple(neurons))
 

@@ -54,7 +54,7 @@ def _set_target(work: Freeing, node: gs.Node, target: list[int]) -> None:
 def _free_blindly(work: Freeing, node: gs.Node) -> None:
     """The shape of the input is unknown: a leading entry that equals the fixed batch is it."""
     target = node.inputs[1]
-    if not is_constant(target) or work.fixed is None or target.values.size == 0:
+    if not is_constant(target) or target.values.size == 0:
         return
     entries = [int(v) for v in target.values]
     if entries[0] != work.fixed:

@@ -9,6 +9,11 @@ from na_convert.passes.channels_first import channels_first
 from na_convert.passes.dequantise import dequantise
 from na_convert.passes.drop_noops import drop_noops
 from na_convert.passes.fold_constants import fold_constants
+from na_convert.passes.grid import (
+    drop_requantisation,
+    merge_duplicates,
+    move_behind_dequantisation,
+)
 
 from na_convert.graph import import_graph
 
@@ -267,6 +272,34 @@ def test_moved_integers_that_are_read_as_integers_stay() -> None:
         " c = Cast <to = 1> (m)\n y = Add (c, d)"
     )
     assert ops(rewritten(quantised(body, {}), dequantise))[:2] == ["QuantizeLinear", "Flatten"]
+
+
+def test_moved_integers_that_are_an_output_stay() -> None:
+    body = "q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n y = DequantizeLinear (m, s, z)"
+    source = quantised(body, {})
+    source.graph.output.append(onnx.helper.make_tensor_value_info("m", 2, None))
+    assert ops(rewritten(source, dequantise))[:2] == ["QuantizeLinear", "Flatten"]
+
+
+def test_moved_constants_stay() -> None:
+    """They are weights: `fold_constants` computes them."""
+    body = "m = Reshape (w, t)\n y0 = DequantizeLinear (m, s, k)\n y = MatMul (x, y0)"
+    weights = {"w": DENSE["w"], "t": np.array([6, 4]), "s": np.float32(0.01), "k": np.int8(0)}
+    net, _ = import_graph(quantised(body, weights, ROW))
+    assert move_behind_dequantisation(net) == 0
+
+
+def test_it_says_how_many_nodes_were_moved_merged_and_dropped() -> None:
+    body = (
+        "q = QuantizeLinear (x, s, z)\n m = MaxPool <kernel_shape = [2,2]> (q)\n f = Flatten (m)\n"
+        " d = DequantizeLinear (f, s, z)\n e = DequantizeLinear (f, s, z)\n"
+        " g = DequantizeLinear (f, s, z)\n a = Add (d, e)\n b = Add (a, g)\n"
+        " p = QuantizeLinear (d, s, z)\n h = DequantizeLinear (p, s, z)\n y = Add (b, h)"
+    )
+    net, _ = import_graph(quantised(body, {}))
+    assert merge_duplicates(net) == 2
+    assert move_behind_dequantisation(net) == 2
+    assert drop_requantisation(net) == 1
 
 
 AGAIN = "d = DequantizeLinear (q, s, z)\n m = MaxPool <kernel_shape = [2,2]> (d)\n r = Relu (m)\n"

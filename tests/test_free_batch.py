@@ -540,7 +540,13 @@ def test_what_differs_between_samples_is_refused(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "op"), [(ints(1, -1), "Flatten"), (ints(1, -1, 2), "Reshape"), (ints(3, -1), None)]
+    ("target", "op"),
+    [
+        (ints(1, -1), "Flatten"),
+        (ints(1, -1, 2), "Reshape"),
+        (ints(3, -1), None),
+        (ints(), None),
+    ],
 )
 def test_a_target_for_a_tensor_of_unknown_shape(target: np.ndarray, op: str | None) -> None:
     """An entry that is the fixed batch is taken for it; another target stays as it is."""

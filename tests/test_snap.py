@@ -138,6 +138,29 @@ def test_no_input_within_the_bound_leaves_the_exact_range(name: str, data: st.Da
 NETWORKS = {name: snapped(name) for name in ("residual", "analog_skip", "offset", "depthwise")}
 
 
+@pytest.mark.parametrize("gain", [1.0, 0.9, 0.6])
+@pytest.mark.parametrize("timesteps", [64, 100])
+def test_the_grid_is_the_finest_that_holds_all_sums(gain: float, timesteps: int) -> None:
+    """The membrane, after as many steps of the largest current, is below 2^24 units; of half a
+    unit it would not be, give or take what rounding may add."""
+    body = f"{spiking.FIRST}c2 = Conv (a1, w2)\n{build.stair('c2', 'last')}{spiking.HEAD}"
+    w2 = gain * np.array([[1, 2, 3, -9], [1, 1, -1, 1], [1, 1, 2, 2], [0, 0, 0, -1]], np.float32)
+    snn = spiking.network(body, {**spiking.SHAPES, "w2": w2.reshape(4, 4, 1, 1)})
+    _, found = snap.run(snn, {"x": BOUND}, timesteps)
+    (layer,) = [layer for layer in found.layers if layer.name.startswith("Conv_2")]
+    reach = timesteps * 9 * gain + 1
+    assert 2.0 ** (layer.grid + 23) / 1.01 < reach <= 2.0 ** (layer.grid + 24)
+
+
+def test_weights_that_are_zero() -> None:
+    body = f"{spiking.FIRST}c2 = Conv (a1, w2)\n{build.stair('c2', 'last')}{spiking.HEAD}"
+    w2 = np.zeros((4, 4, 1, 1), np.float32)
+    made, found = snap.run(spiking.network(body, {**spiking.SHAPES, "w2": w2}), {"x": BOUND}, 8)
+    assert found.exact
+    assert [layer.weight_error for layer in found.layers][1] == 0
+    check_spiking(made.graph, "snap")
+
+
 def test_more_time_steps_take_a_coarser_grid() -> None:
     """The membrane is part of the proof; under a constant current it need not be."""
     few, many = (exactness_of(snapped("residual", T)[1]) for T in (1, 1024))
