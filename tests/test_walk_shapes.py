@@ -142,6 +142,7 @@ def test_the_batch_axis() -> None:
     assert axis((2, 2), (5, 5)) is None
     assert axis((2, 3), (2, 3)) is None
     assert axis((2, 3), (5,)) is None
+    assert axis((2,), (5, 3)) is None
     assert axis((2, 3), None) is None
     assert axis(None, (5, 3)) is None
 
@@ -152,6 +153,7 @@ def test_the_batch_axis() -> None:
         ("float[batch,3] x", False),
         ("float[batch,1] x", False),
         ("float[4,3,width] x", True),
+        ("float[4,length,3] x", True),
         ("float[batch] x", False),
         ("float x", False),
     ],
