@@ -156,8 +156,43 @@ def test_scales_that_are_computed_are_left(case: str) -> None:
     scales = "ss = ReduceMax <keepdims = 0> (x)\n ts = Abs (ss)\n"
     body = scales + CHAIN.format(node).replace("ws,", "ts," if case == "QLinearConv" else "ws,")
     net, _ = import_graph(quantised(body, weights, inputs))
-    dequantise(net)
+    assert dequantise(net) == 0
     assert case in ops(net)
+
+
+CONSTANT = {
+    "QLinearConv": ("q s z w ws wz t o k", (1, 3, 4, 5, 6, 8)),
+    "QLinearMatMul": ("q s z w ws wz t o", (1, 4)),
+    "com.microsoft.QGemm": ("q s z w ws wz k t o", (1, 3, 4, 5, 6)),
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "position"), [(op, k) for op, (_, places) in CONSTANT.items() for k in places]
+)
+def test_each_input_that_has_to_be_constant(op: str, position: int) -> None:
+    names = CONSTANT[op][0].split()
+    for given, left in ((names, False), ([*names[:position], "v", *names[position + 1 :]], True)):
+        body = "v = Identity (x)\n " + CHAIN.format(f"p = {op} ({', '.join(given)})")
+        net, _ = import_graph(quantised(body, CONV if op == "QLinearConv" else DENSE))
+        assert (dequantise(net) == 0) is left
+        assert (op.rpartition(".")[2] in ops(net)) is left
+
+
+def test_scales_and_zero_points_of_two_channels() -> None:
+    weights = {
+        **{name: values[:2] for name, values in CONV.items()},
+        "ws": np.float32([0.005, 0.02]),
+        "wz": np.int8([0, 0]),
+    }
+    node = "p = QLinearConv <pads = [1,1,1,1]> (q, s, z, w, ws, wz, t, o, k)"
+    assert "Conv" in ops(rewritten(quantised(CHAIN.format(node), weights), dequantise))
+    columns = {"w": DENSE["w"][:, :2], "wz": np.int8([3, -7])}
+    body = (
+        "q = QuantizeLinear (x, s, z)\n p = MatMulInteger (q, w, z, wz)\n"
+        " f = Cast <to = 1> (p)\n y = Mul (f, s)"
+    )
+    assert "MatMul" in ops(rewritten(quantised(body, columns, ROW), dequantise))
 
 
 def test_weights_of_a_qgemm_that_are_computed_are_left() -> None:
@@ -470,6 +505,8 @@ FUSED = {
     "LeakyRelu": 'activation = "LeakyRelu", activation_params = [0.2]',
     "Clip": 'activation = "Clip", activation_params = [0.0, 0.7]',
     "HardSigmoid": 'activation = "HardSigmoid", activation_params = [0.3, 0.4]',
+    "Sigmoid": 'activation = "Sigmoid"',
+    "Tanh": 'activation = "Tanh"',
 }
 FLOATS = {"wf": RNG.standard_normal((3, 3, 3, 3)).astype(np.float32), "kf": np.ones(3, np.float32)}
 
@@ -479,6 +516,8 @@ def test_fused_conv(activation: str) -> None:
     attributes = f"<{FUSED[activation]}, kernel_shape = [3,3], pads = [1,1,1,1]>"
     body = f"y = com.microsoft.FusedConv {attributes} (x, wf, kf)"
     assert ops(rewritten(quantised(body, FLOATS), dequantise)) == ["Conv", activation]
+    without = quantised(body.replace(", kf", ""), FLOATS)
+    assert ops(rewritten(without, dequantise)) == ["Conv", activation]
 
 
 def test_fused_conv_with_a_residual() -> None:
@@ -496,13 +535,22 @@ def test_fused_gemm() -> None:
     assert ops(rewritten(source, dequantise)) == ["Gemm", "LeakyRelu"]
 
 
-def test_fused_matmul() -> None:
-    body = "y = com.microsoft.FusedMatMul <transB = 1, alpha = 0.5> (x, wf)"
+@pytest.mark.parametrize("attributes", ["<transB = 1, alpha = 0.5>", "<transB = 1>"])
+def test_fused_matmul(attributes: str) -> None:
+    body = f"y = com.microsoft.FusedMatMul {attributes} (x, wf)"
     assert ops(rewritten(quantised(body, DENSE_FLOATS, ROW), dequantise)) == ["MatMul"]
 
 
 @pytest.mark.parametrize(
-    "node", ["FusedMatMul <transA = 1> (x, x)", 'FusedConv <activation = "No"> (x, wf)']
+    "node",
+    [
+        "FusedMatMul (x, x)",
+        "FusedMatMul <transA = 1> (x, wf)",
+        "FusedMatMul <transBatchA = 1> (x, wf)",
+        "FusedMatMul <transBatchB = 1> (x, wf)",
+        'FusedConv <activation = "No"> (x, wf)',
+        "QLinearAveragePool <kernel_shape = [2,2], channels_last = 1> (x, s, z, s, z)",
+    ],
 )
 def test_what_cannot_be_taken_apart_stays(node: str) -> None:
     net, _ = import_graph(quantised(f"y = com.microsoft.{node}", FLOATS))
