@@ -2,8 +2,9 @@
 
 Mutants are drawn at random (a place, then one of Cosmic Ray's operators there), and each is given
 to the tests that run the mutated line: those of the module's own test file first, then the others,
-the quickest first, until one fails or the time is up. A mutant that no test fails on counts as
-survived, also where the time was up; one that a test hangs on for a minute counts as killed.
+the quickest first, until one fails or the processor time is up. A mutant that no test fails on
+counts as survived, also where the time was up; one that a test hangs on for a minute counts as
+killed.
 
 The package is loaded once, and each mutant is a fork: where the change lies inside functions, their
 code is exchanged, and where it runs on import, the package is loaded again.
@@ -44,7 +45,7 @@ from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (*sorted((ROOT / "passes").glob("*.py")), ROOT / "na_convert" / "neurons.py")
-HANGS = 60  # seconds of one test
+HANGS = 60  # seconds of processor time of one test
 MOST_TESTS = 150  # of one mutant
 FIRST_TESTS = (
     12  # of these, in a process of their own: most mutants need no more, and collecting is slow
@@ -65,7 +66,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One mutant; ``verdict`` is killed, hangs, survived, time, or uncovered."""
+    """One mutant; ``verdict`` is killed, hangs, survived, time, uncovered,
+    or invalid: not Python."""
 
     file: str
     line: int
@@ -102,7 +104,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("times", help="the junitxml of that run")
     parser.add_argument("--count", type=int, default=120, help="mutants")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=120, help="for the tests of one mutant")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="of processor time, for the tests of one mutant"
+    )
     parser.add_argument("--out", help="a JSON file of all mutants")
     return parser.parse_args()
 
@@ -157,15 +161,25 @@ class Covered:
         data = CoverageData(path)
         data.read()
         self._tests: dict[str, dict[int, set[str]]] = {}
+        self._on_import: dict[str, set[int]] = {}
         self._seconds = _seconds(times)
         for measured in data.measured_files():
+            contexts = data.contexts_by_lineno(measured)
             lines = {
                 line: {name.rpartition("|")[0] for name in names} - {""}  # TEST|run, TEST|setup
-                for line, names in data.contexts_by_lineno(measured).items()
+                for line, names in contexts.items()
             }
             for file in FILES:
                 if measured.endswith(f"/{file.relative_to(ROOT)}"):
                     self._tests[str(file.relative_to(ROOT))] = lines
+                    self._on_import[str(file.relative_to(ROOT))] = {
+                        line for line, names in contexts.items() if "" in names
+                    }
+
+    def on_import(self, place: Place) -> bool:
+        """Whether ``place`` runs when its module is loaded."""
+        lines = range(place.start[0], place.end[0] + 1)
+        return not self._on_import.get(place.file, set()).isdisjoint(lines)
 
     def tests(self, place: Place) -> list[str]:
         """Those that run a line of ``place``; where it runs on import, those that run its file."""
@@ -215,13 +229,15 @@ def _tried(
     before, after = _difference(source, mutant)
     tests = covered.tests(place)
     start = time.monotonic()
-    verdict = "uncovered"
-    if tests:
+    verdict = "uncovered" if _compiles(mutant) else "invalid"
+    if tests and verdict != "invalid":
         written = target.stat().st_mtime
         try:
             target.write_text(mutant)
             os.utime(target, (written + 2, written + 2))  # so that no stale .pyc is taken for it
-            changed = _changed(source, mutant, str(target))
+            changed = None
+            if not covered.on_import(place):
+                changed = _changed(source, mutant, str(target))
             verdict = _run(tests, copy, seconds, changed)
         finally:
             target.write_text(source)
@@ -229,6 +245,14 @@ def _tried(
     took = time.monotonic() - start
     line, name = place.start[0], operator.rpartition("/")[2]
     return Outcome(place.file, line, name, before, after, verdict, len(tests), took)
+
+
+def _compiles(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _difference(before: str, after: str) -> tuple[str, str]:
@@ -256,25 +280,38 @@ Changed = list[tuple[CodeType, CodeType]] | None  # functions, before and after;
 
 
 def _changed(source: str, mutant: str, path: str) -> Changed:
-    """The functions of a module, or methods of its classes, that a change lies inside."""
+    """The functions of a module that a change lies inside, those inside other functions too."""
+    found: list[tuple[CodeType, CodeType]] = []
 
-    def differing(before: CodeType, after: CodeType) -> Changed:
-        if not _same_but_nested(before, after):
-            return None
-        found: list[tuple[CodeType, CodeType]] = []
-        for old, new in zip(_nested(before), _nested(after), strict=True):
+    def compare(before: CodeType, after: CodeType, inside: bool) -> bool:
+        if not inside and not _same_but_nested(before, after):
+            return False
+        pairs = list(zip(_nested(before), _nested(after), strict=False))
+        if inside and (before.co_freevars != after.co_freevars or _names(before) != _names(after)):
+            return False
+        for old, new in pairs:
             if old == new:
                 continue
-            if old.co_flags & inspect.CO_OPTIMIZED:  # a function, not the body of a class
+            is_function = bool(old.co_flags & inspect.CO_OPTIMIZED)
+            if (
+                is_function
+                and not inside
+                and old.co_name.startswith("<")
+                and "lambda" not in old.co_name
+            ):
+                return False  # a comprehension that runs on import
+            if is_function:
                 found.append((old, new))
-            else:
-                inner = differing(old, new)
-                if inner is None:
-                    return None
-                found.extend(inner)
-        return found
+            if not compare(old, new, inside or is_function):
+                return False
+        return True
 
-    return differing(compile(source, path, "exec"), compile(mutant, path, "exec"))
+    whole = compare(compile(source, path, "exec"), compile(mutant, path, "exec"), False)
+    return found if whole else None
+
+
+def _names(code: CodeType) -> list[str]:
+    return [c.co_name for c in _nested(code)]
 
 
 def _nested(code: CodeType) -> list[CodeType]:
@@ -312,33 +349,40 @@ def _file(code: CodeType) -> str:
 
 
 def _run(tests: list[str], copy: Path, seconds: float, changed: Changed) -> str:
-    end = time.monotonic() + seconds
-    verdict = _part(tests[:FIRST_TESTS], copy, end, changed)
+    verdict, took = _part(tests[:FIRST_TESTS], copy, seconds, changed)
     if verdict == "survived" and tests[FIRST_TESTS:]:
-        verdict = _part(tests[FIRST_TESTS:], copy, end, changed)
+        verdict, _ = _part(tests[FIRST_TESTS:], copy, seconds - took, changed)
     return verdict
 
 
-def _part(tests: list[str], copy: Path, end: float, changed: Changed) -> str:
+def _part(tests: list[str], copy: Path, seconds: float, changed: Changed) -> tuple[str, float]:
+    """The verdict of ``tests``, and the processor time they took, at most ``seconds``."""
     progress = copy / "progress"
     progress.write_text("")
     child = os.fork()
     if child == 0:
         _test(tests, copy, progress, changed)
-    last, since = "", time.monotonic()
+    last, took, since, begun = "", 0.0, 0.0, time.monotonic()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return _VERDICTS[os.waitstatus_to_exitcode(status)]
-        now = time.monotonic()
+            return _VERDICTS[os.waitstatus_to_exitcode(status)], took
+        took = _processor_seconds(child)
         text = progress.read_text()
         if text != last:
-            last, since = text, now
-        if now > end or now - since > HANGS:
+            last, since, begun = text, took, time.monotonic()
+        hangs = took - since > HANGS or time.monotonic() - begun > 10 * HANGS
+        if hangs or took > seconds:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return "hangs" if now - since > HANGS else "time"
+            return "hangs" if hangs else "time", took
         time.sleep(0.05)
+
+
+def _processor_seconds(process: int) -> float:
+    """Of the process and of children it has waited for; unlike time, the same on a busy machine."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def _test(tests: list[str], copy: Path, progress: Path, changed: Changed) -> None:
@@ -378,8 +422,9 @@ def _line(outcome: Outcome) -> str:
 def _summary(outcomes: list[Outcome]) -> None:
     verdicts = Counter(outcome.verdict for outcome in outcomes)
     killed = verdicts["killed"] + verdicts["hangs"]
+    count = len(outcomes) - verdicts["invalid"]
     print(dict(verdicts))
-    print(f"killed {killed} of {len(outcomes)}: {100 * killed / len(outcomes):.1f} %")
+    print(f"killed {killed} of {count}: {100 * killed / max(count, 1):.1f} %")
 
 
 if __name__ == "__main__":
