@@ -175,8 +175,7 @@ class _Writer:
             self._set(node, position, self._constant(f"{old.name}_snapped", values, each.grids[0]))
         for position, factor in each.factors.items():
             if position not in each.rounds:
-                tensor = node.inputs[position]
-                scaled = self._node("Mul", tensor, factor, f"{tensor.name}_scaled", each.grids[0])
+                scaled = self._scaled(node.inputs[position], factor, each.grids[0])
                 self._set(node, position, scaled)
 
     def unscale(self, tensor: gs.Tensor, readers: Sequence[gs.Node]) -> None:
@@ -313,14 +312,24 @@ class _Writer:
         before = g.producer(tensor)
         if before is not None and g.is_ours(before, "Encode"):
             rounded = self._round(before.inputs[0], factor, exponent)
-            name = self._names.fresh(f"{tensor.name}_rounded")
-            encoded = gs.Variable(name, tensor.dtype)
-            label = self._names.fresh(f"Encode_{name}")
-            encode = g.node("Encode", [rounded], [encoded], label, {}, "na_convert")
-            self._graph.nodes.append(encode)
-            self._set(node, at, encoded)
+            self._set(node, at, self._encoded(rounded, f"{tensor.name}_rounded"))
         else:
             self._set(node, at, self._round(tensor, factor, exponent))
+
+    def _scaled(self, tensor: gs.Tensor, factor: Array, grid: int | None) -> gs.Variable:
+        """What is analog is scaled before it is spread over the time steps."""
+        before = g.producer(tensor)
+        if before is None or not g.is_ours(before, "Encode"):
+            return self._node("Mul", tensor, factor, f"{tensor.name}_scaled", grid)
+        analog = before.inputs[0]
+        scaled = self._node("Mul", analog, factor, f"{analog.name}_scaled", grid)
+        return self._encoded(scaled, f"{tensor.name}_scaled")
+
+    def _encoded(self, analog: gs.Tensor, base: str) -> gs.Variable:
+        encoded = gs.Variable(self._names.fresh(base), analog.dtype)
+        label = self._names.fresh(f"Encode_{encoded.name}")
+        self._graph.nodes.append(g.node("Encode", [analog], [encoded], label, {}, "na_convert"))
+        return encoded
 
     def _round(self, tensor: gs.Tensor, factor: Array, exponent: int) -> gs.Tensor:
         """``factor`` times ``tensor``, rounded to the grid; one node for all who need it."""

@@ -173,6 +173,72 @@ def test_channels_joined_keep_each_its_own_scale() -> None:
     same_spikes(snn, unit(snn))
 
 
+CONV = spiking.CONV
+BETWEEN = {
+    "factors in front of weights": f"u = Mul (k, a1)\nc2 = Conv {CONV} (u, w2)",
+    "factors behind weights": f"u = Conv {CONV} (a1, w2)\nc2 = Mul (u, k)",
+    "divisors behind weights": f"u = Conv {CONV} (a1, w2)\nc2 = Div (u, k)",
+    "a bias behind weights": f"u = Conv {CONV} (a1, w2)\nc2 = Add (u, k)",
+    "less than a constant": f"u = Conv {CONV} (a1, w2)\nc2 = Sub (k, u)",
+    "a shortcut": f"u = Conv {CONV} (a1, w2)\nc2 = Add (u, a1)",
+    "a shortcut and a bias": f"u = Conv {CONV} (a1, w2)\nc2 = Sum (a1, k, u)",
+    "a shortcut from the analog part": f"u = Conv {CONV} (a1, w2)\nc2 = Add (c1, u)",
+    "a pool": f"u = AveragePool <kernel_shape: ints = [2,2]> (a1)\nc2 = Conv {CONV} (u, w2)",
+    "two weights in a row": f"u = Conv {CONV} (a1, w2)\nq = Add (u, k)\nc2 = Conv {CONV} (q, w2)",
+    "a maximum": f"p = MaxPool <kernel_shape: ints = [2,2]> (a1)\nc2 = Conv {CONV} (p, w2)",
+}
+
+
+def between(name: str) -> Snn:
+    """Thresholds per channel before and behind."""
+    body = (
+        f"c1 = Conv {CONV} (x, w1, b1)\n{build.stair('c1', 'a1', step='steps')}"
+        f"{BETWEEN[name]}\n{build.stair('c2', 'last', step='others')}{spiking.HEAD}"
+    )
+    weights = {**spiking.SHAPES, "steps": STEPS, "others": STEPS[::-1].copy()}
+    k = np.array([0.7, 1.3, 0.9, 1.6], np.float32).reshape(4, 1, 1)
+    return spiking.network(body, {**weights, "k": k} if "k" in BETWEEN[name] else weights)
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_thresholds_per_channel_on_both_sides(name: str) -> None:
+    snn = between(name)
+    same_spikes(snn, unit(snn))
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_thresholds_per_channel_on_grids(name: str) -> None:
+    """In the same units, each current is that of the network as it was, up to rounding."""
+    snn = between(name)
+    made, found = snap.run(snn, {"x": 4.0}, 4)
+    if name == "two weights in a row":
+        assert "leave a grid of" in found.reason
+        return
+    assert found.exact, found.reason
+    check_graph(made.graph, "snap")
+    feeds, names = spiking.samples(snn, 3), [n.name for n in snn.neurons]
+    wanted, run = (numpy_engine(net, 1, names, np.float64)(feeds) for net in (snn, made))
+    for old, new in zip(snn.neurons, made.neurons, strict=True):
+        scale = np.asarray(new.current_scale).reshape(-1, 1, 1)
+        theta = np.asarray(old.threshold).reshape(-1, 1, 1)
+        difference = np.abs(run.currents[old.name] / scale - wanted.currents[old.name]) / theta
+        assert np.median(difference) < 1e-2
+    assert unit_spikes.has_unit_spikes(made)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_thresholds_for_each_row_of_a_matrix(bias: bool) -> None:
+    body = (
+        "c1 = Gemm <transB: int = 1> (x, w1)\n" + build.stair("c1", "a1", step="steps")
+        + f"c2 = Gemm <alpha: float = 0.5> (a1, w2{', b2' if bias else ''})\n"
+        + build.stair("c2", "a2", step="steps") + "y = MatMul (a2, v)"
+    )  # fmt: skip
+    weights = {"w1": (4, 6), "w2": (4, 4), "v": (4, 5), "steps": STEPS.ravel()}
+    weights |= {"b2": (4,)} if bias else {}
+    snn = spiking.network(body, weights, inputs="float[N,6] x")
+    same_spikes(snn, unit(snn))
+
+
 def test_thresholds_of_columns_are_refused_by_name() -> None:
     steps = np.linspace(0.3, 0.9, 8, dtype=np.float32)
     body = spiking.FIRST + "c2 = Conv (a1, w2)\n" + build.stair("c2", "last") + spiking.HEAD
