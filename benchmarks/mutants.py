@@ -333,7 +333,7 @@ def _exchange(changed: Changed) -> None:
         for name in [n for n in sys.modules if n.partition(".")[0] == "na_convert"]:
             del sys.modules[name]
         return
-    functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
+    functions = [f for f in gc.get_objects() if type(f) is FunctionType]
     for before, after in changed:
         found = [
             f for f in functions if f.__code__ == before and _file(f.__code__) == _file(before)
@@ -366,7 +366,10 @@ def _part(tests: list[str], copy: Path, seconds: float, changed: Changed) -> tup
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return _VERDICTS[os.waitstatus_to_exitcode(status)], took
+            code = os.waitstatus_to_exitcode(status)
+            if code not in _VERDICTS:
+                raise RuntimeError(f"pytest ended with {code}: {' '.join(tests)}")
+            return _VERDICTS[code], took
         took = _processor_seconds(child)
         text = progress.read_text()
         if text != last:
