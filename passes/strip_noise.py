@@ -86,7 +86,7 @@ def _strip(graph: gs.Graph, node: gs.Node) -> str | Refusal:
     consumer = sole_consumer(graph, noise.tensor) if noise is not None else None
     if noise is None or consumer is None or not is_standard(consumer, "Add", "Sub"):
         return _refusal(node, "random values that are not simply added to an activation")
-    if abs(noise.mean) > _MEAN_TOLERANCE * max(noise.deviation, 1e-30):
+    if abs(noise.mean) > _MEAN_TOLERANCE * noise.deviation:
         return _refusal(node, f"stochastic, and its mean is not zero but {noise.mean:g}")
     position = 1 if consumer.inputs[1] is noise.tensor else 0
     if is_standard(consumer, "Sub") and position == 0:

@@ -9,6 +9,7 @@ from .same import ops
 
 ROW = {"inputs": "float[N,6] x", "outputs": "float[N,C] y"}
 NUMBERS = {"half": 0.5, "two": 2.0, "low": 0.0, "high": 3.0, "six": np.ones(6, np.float32)}
+NUMBERS["square"] = np.eye(6, dtype=np.float32)
 QUANTISER = "c = Clip (v, low, high)\n r = Round (c)\n y = Mul (r, half)"
 
 ZERO_MEAN = {
@@ -49,6 +50,58 @@ def test_other_roundings(case: str) -> None:
     assert strip_noise(net)[2] == ()
 
 
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13])
+def test_a_cast_to_an_integer_type_rounds(kind: int) -> None:
+    body = f"{ZERO_MEAN['uniform']}\n i = Cast <to = {kind}> (v)\n y = Cast <to = 1> (i)"
+    net, _ = graph(body, NUMBERS, **ROW)
+    assert (strip_noise(net)[2] == ()) is (kind not in (1, 10, 11))
+
+
+MEANS = {
+    "u = RandomUniformLike (x)": 0.5,
+    "u = RandomUniform <shape = [1, 6], low = 2.0, high = 5.0> ()": 3.5,
+    "u = RandomUniformLike <low = 2.0> (x)": 1.5,
+    "u = RandomNormalLike <mean = 0.25> (x)": 0.25,
+    "u = RandomNormal <shape = [1, 6], mean = -3.0, scale = 0.1> ()": -3,
+    "r = RandomNormalLike (x)\n u = Add (r, half)": 0.5,
+    "r = RandomNormalLike (x)\n u = Sub (r, half)": -0.5,
+    "r = RandomNormalLike (x)\n u = Sub (half, r)": 0.5,
+    "r = RandomUniformLike (x)\n u = Mul (r, six_times)": 3,
+    "r = RandomUniformLike (x)\n u = Div (r, two)": 0.25,
+    "r = RandomUniformLike (x)\n u = Neg (r)": -0.5,
+    "r = RandomUniformLike (x)\n q = Cast <to = 11> (r)\n u = Cast <to = 1> (q)": 0.5,
+}
+
+
+@pytest.mark.parametrize("made", MEANS)
+def test_the_mean_of_refused_noise_is_told(made: str) -> None:
+    body = f"{made}\n v = Add (x, u)\n k = Clip (v, low, high)\n y = Round (k)"
+    net, _ = graph(body, {**NUMBERS, "six_times": 6.0}, **ROW)
+    (refusal,) = strip_noise(net)[2]
+    assert refusal.reason.endswith(f"but {MEANS[made]:g}")
+
+
+WIDTHS = {
+    "u = RandomNormalLike <mean = {}> (x)": 1.0,
+    "u = RandomNormal <shape = [1, 6], mean = {}, scale = 100.0> ()": 100.0,
+    "r = RandomNormalLike <scale = 0.01> (x)\n q = Mul (r, far)\n u = Add (q, shift)": 10.0,
+    "r = RandomNormalLike (x)\n q = Div (r, near)\n u = Add (q, shift)": 1000.0,
+    "r = RandomUniformLike <low = -600.0, high = 600.0> (x)\n u = Add (r, shift)": 1200 / 12**0.5,
+    "r = RandomNormalLike (x)\n q = Neg (r)\n t = Sub (shift, q)\n u = Cast <to = 1> (t)": 1.0,
+}
+
+
+@pytest.mark.parametrize("made", WIDTHS)
+@pytest.mark.parametrize("share", [0.7, 1.4])
+def test_a_mean_that_is_small_beside_the_noise_is_rounding(made: str, share: float) -> None:
+    """A millionth of the standard deviation."""
+    mean = share * 1e-6 * WIDTHS[made]
+    body = f"{made.format(f'{mean:.12f}')}\n v = Add (x, u)\n y = Round (v)"
+    weights = {"far": -1000.0, "near": -0.001, "shift": mean}
+    net, _ = graph(body, {k: v for k, v in weights.items() if k in body}, **ROW)
+    assert (strip_noise(net)[2] == ()) is (share < 1)
+
+
 REFUSED = {
     "mean is not zero": f"u = RandomUniformLike (x)\n v = Add (x, u)\n {QUANTISER}",
     "no rounding follows": f"{ZERO_MEAN['uniform']}\n y = Clip (v, low, high)",
@@ -61,6 +114,9 @@ REFUSED = {
     ),
     "not simply added, but scaled by a vector": (
         f"r0 = RandomNormalLike (x)\n u = Mul (r0, six)\n v = Add (x, u)\n {QUANTISER}"
+    ),
+    "no rounding follows, before weights": (
+        f"{ZERO_MEAN['uniform']}\n w = MatMul (v, square)\n y = Round (w)"
     ),
     "is subtracted": f"u = RandomNormalLike (x)\n v = Sub (u, x)\n {QUANTISER}",
 }
@@ -93,3 +149,20 @@ def test_dropout_in_training_mode_passes_its_input_on() -> None:
     assert "as in evaluation" in notes[0]
     assert refused == ()
     assert [(node.op, len(node.inputs)) for node in net.nodes] == [("Dropout", 1), ("Relu", 1)]
+
+
+@pytest.mark.parametrize(("training", "changed"), [("on", 1), ("computed", 1), ("off", 0)])
+def test_dropout_counts_where_it_may_be_in_training(training: str, changed: int) -> None:
+    weights = {"ratio": 0.1, "on": np.array(True), "off": np.array(False), "zero": 0.0}
+    body = (
+        "m = ReduceMax <keepdims = 0> (x)\n computed = Greater (m, zero)\n"
+        f" d = Dropout (x, ratio, {training})\n y = Relu (d)"
+    )
+    net, _ = graph(body, weights, **ROW)
+    assert strip_noise(net)[0] == changed
+
+
+@pytest.mark.parametrize("inputs", ["x", "x, ratio", "x, , "])
+def test_dropout_that_says_nothing_of_training_stays(inputs: str) -> None:
+    net, _ = graph(f"d = Dropout ({inputs})\n y = Relu (d)", {"ratio": 0.1}, **ROW)
+    assert strip_noise(net) == (0, (), ())
