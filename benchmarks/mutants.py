@@ -50,7 +50,8 @@ MOST_TESTS = 150  # of one mutant
 FIRST_TESTS = (
     12  # of these, in a process of their own: most mutants need no more, and collecting is slow
 )
-_VERDICTS = {0: "survived", 1: "killed", 2: "killed"}  # by pytest's exit code; others are our fault
+_NOT_IMPORTED, _NOT_FOUND = 2, 4  # pytest's exit codes
+_VERDICTS = {0: "survived", 1: "killed", _NOT_IMPORTED: "killed"}  # others are our fault
 _BROKEN = 99
 
 
@@ -393,8 +394,13 @@ def _test(tests: list[str], copy: Path, progress: Path, changed: Changed) -> Non
     import pytest
 
     class Progress:
+        collected = True
+
         def pytest_runtest_logstart(self, nodeid: str) -> None:
             progress.write_text(nodeid)
+
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            self.collected = self.collected and not report.failed
 
     os.setsid()
     os.chdir(copy)
@@ -405,7 +411,10 @@ def _test(tests: list[str], copy: Path, progress: Path, changed: Changed) -> Non
     try:
         _exchange(changed)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "", "--no-header", "--no-cov"]
-        code = int(pytest.main([*options, *tests], plugins=[Progress()]))
+        watched = Progress()
+        code = int(pytest.main([*options, *tests], plugins=[watched]))
+        if code == _NOT_FOUND and not watched.collected:
+            code = _NOT_IMPORTED  # a test was not found since its module fails on import
     finally:
         os._exit(code)
 
