@@ -1,7 +1,8 @@
 """Operators that move counts about, read by `count_sums`: Concat, Slice, Reshape and the like.
 
 What is moved are counts again, and each keeps what it is worth. Of sums, Concat and a flattened
-pixel are sums again (`compose_terms`).
+pixel are sums again (`compose_terms`). The batch stays the first axis (`passes.affine`), so that
+every axis is named.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _reshaped(node: gs.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def read_transpose(reader: Reader, node: gs.Node) -> list[Value]:
     source = reader.counts(node.inputs[0])
-    order = [int(i) for i in node.attrs.get("perm") or range(len(source.shape), -1, -1)]
+    order = [int(i) for i in node.attrs["perm"]]
     name = node.outputs[0].name
     return [reader.moved(name, Move(name, "Transpose", (source.name,), {"perm": order}), [source])]
 
@@ -125,14 +126,14 @@ def read_transpose(reader: Reader, node: gs.Node) -> list[Value]:
 def read_slice(reader: Reader, node: gs.Node) -> list[Value]:
     source = reader.counts(node.inputs[0])
     starts, ends = constant_ints(node, 1, "starts"), constant_ints(node, 2, "ends")
-    axes = constant_ints(node, 3, "axes", list(range(len(starts))))
+    axes = constant_ints(node, 3, "axes")
     steps = constant_ints(node, 4, "steps", [1] * len(starts))
     return [_sliced(reader, node.outputs[0].name, source, (starts, ends, axes, steps))]
 
 
 def read_split(reader: Reader, node: gs.Node) -> list[Value]:
     source = reader.counts(node.inputs[0])
-    axis = int(node.attrs.get("axis", 0)) % (len(source.shape) + 1)
+    axis = int(node.attrs["axis"]) % (len(source.shape) + 1)
     parts = len(node.outputs)
     total = source.shape[axis - 1]
     even = [-(-total // parts)] * (parts - 1)
@@ -153,7 +154,7 @@ def read_gather(reader: Reader, node: gs.Node) -> list[Value]:
     source = reader.counts(node.inputs[0])
     if not is_constant(node.inputs[1]):
         raise NoIntegerForm("its indices are computed at run time")
-    axis = int(node.attrs.get("axis", 0)) % (len(source.shape) + 1)
+    axis = int(node.attrs["axis"]) % (len(source.shape) + 1)
     name, indices = node.outputs[0].name, np.asarray(node.inputs[1].values, np.int64)
     move = Move(name, "Gather", (source.name,), {"axis": axis}, (indices,))
     return [reader.moved(name, move, [source])]

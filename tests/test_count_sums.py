@@ -99,6 +99,12 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
         {"place": np.array(3), "along": [2]}),
     "Unsqueeze and Squeeze": (
         f"u = Unsqueeze (a1, along)\nt = Squeeze (u, along)\n{POINTWISE}", {"along": [-1]}),
+    "Unsqueeze and Squeeze of two axes": (
+        f"u = Unsqueeze (a1, along)\nt = Squeeze (u, back)\n{POINTWISE}",
+        {"along": [-1, 2], "back": [5, -4]}),
+    "Unsqueeze, from behind, where one axis pushes another": (
+        f"u = Unsqueeze (a1, along)\nt = Reshape (u, target)\n{POINTWISE}",
+        {"along": [4, 3], "target": [-1, 4, 8, 8]}),
     "Reshape": (f"t = Reshape (a1, target)\n{POINTWISE}", {"target": [0, 0, 2, -1]}),
     "DepthToSpace, depth first": (
         "t = DepthToSpace <blocksize: int = 2> (a1)\ns = Conv (t, w3)", {"w3": (6, 1, 1, 1)}),
