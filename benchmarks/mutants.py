@@ -335,14 +335,14 @@ def _exchange(changed: Changed) -> None:
             del sys.modules[name]
         return
     functions = [f for f in gc.get_objects() if type(f) is FunctionType]
+    exchanged = 0
     for before, after in changed:
-        found = [
-            f for f in functions if f.__code__ == before and _file(f.__code__) == _file(before)
-        ]
-        if not found:
-            raise LookupError(before.co_qualname)
-        for function in found:
-            function.__code__ = after
+        for function in functions:
+            if function.__code__ == before and _file(function.__code__) == _file(before):
+                function.__code__ = after
+                exchanged += 1
+    if changed and not exchanged:
+        raise LookupError(changed[0][0].co_qualname)
 
 
 def _file(code: CodeType) -> str:
