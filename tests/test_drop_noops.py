@@ -18,6 +18,9 @@ NOOPS = {
     "Concat": "Concat <axis = 1> (a)",
     "Sum": "Sum (a)",
     "Max": "Max (a)",
+    "Min": "Min (a)",
+    "Mean": "Mean (a)",
+    "Dropout that keeps everything": "Dropout (a, ratio)",
     "Transpose": "Transpose <perm = [0,1,2,3]> (a)",
 }
 
@@ -36,6 +39,29 @@ def test_noops_are_dropped(case: str) -> None:
 def test_what_does_something_stays(node: str) -> None:
     net, _ = graph(f"a = Relu (x)\n b = {node}\n y = Neg (b)", **IMAGE)
     assert drop_noops(net) == 0
+
+
+@pytest.mark.parametrize(
+    "node", ["Dropout (a, ratio, on)", "Max (a, a)", "Transpose (a)", "Identity (k)"]
+)
+def test_what_is_no_noop_stays(node: str) -> None:
+    weights = {"ratio": 0.5, "on": np.array(True), "k": np.ones((1, 3, 8, 8), np.float32)}
+    net, _ = graph(f"a = Relu (x)\n b = {node}\n y = Add (a, b)", weights, **IMAGE)
+    assert drop_noops(net) == 0
+
+
+@pytest.mark.parametrize("orders", [("", "<perm = [0,2,3,1]>"), ("<perm = [0,2,3,1]>", "")])
+def test_transposes_that_do_not_say_their_order_stay(orders: tuple[str, str]) -> None:
+    body = f"a = Transpose {orders[0]} (x)\n b = Transpose {orders[1]} (a)\n y = Relu (b)"
+    assert drop_noops(graph(body, **IMAGE)[0]) == 0
+
+
+def test_it_says_how_many_went() -> None:
+    body = (
+        "a = Transpose <perm = [0,2,3,1]> (x)\n b = Transpose <perm = [0,2,1,3]> (a)\n"
+        " c = Identity (b)\n d = Identity (c)\n y = Relu (d)"
+    )
+    assert drop_noops(graph(body, **IMAGE)[0]) == 3
 
 
 def test_a_cast_of_unknown_type_stays() -> None:
@@ -126,6 +152,10 @@ def test_a_squeeze_that_makes_an_output() -> None:
     [
         "b = ReduceMean <axes = [1, 2], keepdims = 0> (a)\n c = Squeeze (b, both)",
         "b = ReduceMean <axes = [2], keepdims = 1> (a)\n c = Squeeze (b, both)",
+        "b = ReduceSum (a, last)\n c = Unsqueeze (b, last)",
+        "b = ReduceSum (a, last)\n c = Squeeze (b)",
+        "b = ReduceSum (a)\n c = Squeeze (b, last)",
+        "b = ReduceL1 <axes = [3]> (a)\n c = Squeeze (b, last)",
         "b = ReduceSum (a, last)\n d = Neg (b)\n c0 = Squeeze (b, last)\n c = Add (c0, c0)",
     ],
 )
