@@ -397,3 +397,103 @@ def test_sizes_read_from_a_spiking_tensor_count_its_time_steps() -> None:
     feeds = {"x": images(), "timesteps": np.asarray(3)}
     found, want = (run(m, feeds, ["y"])["y"] for m in (folded, expected))
     np.testing.assert_array_equal(found, want)
+
+
+FALL = (
+    'a = na_convert.Staircase <levels: int = 3, tie_rule: string = "half_up">'
+    " (z, step, falling, zero, half)\n"
+)
+POOLED: dict[str, tuple[str, float]] = {
+    "spikes": (stair("z", "a") + "p = Identity (a)\n", 1.2),
+    "spikes that are moved and joined": (
+        stair("z", "a") + "t = Transpose <perm = [0,1,3,2]> (a)\np = Concat <axis = 1> (a, t)\n",
+        1.2,
+    ),
+    "spikes that turned round": (stair("z", "a") + "p = Neg (a)\n", 1.2),
+    "spikes worth less than nothing": (FALL + "p = Identity (a)\n", 0.6),
+    "the largest of spikes": (
+        stair("z", "a") + "p = MaxPool <kernel_shape = [1,1]> (a)\n", 1.2),
+    "spikes of two sizes": (
+        stair("z", "a") + stair("z", "b", step="other") + "p = Concat <axis = 1> (a, b)\n", 1.0),
+    "spikes for each channel": (stair("z", "a", step="steps") + "p = Identity (a)\n", 1.0),
+    "spikes times a number": (stair("z", "a") + "p = Mul (a, other)\n", 1.0),
+    "spikes beside what is analog": (
+        stair("z", "a") + "p = Concat <axis = 1> (a, x)\n", 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_maxima_are_counted_in_spikes_where_they_are_all_worth_the_same(name: str) -> None:
+    body, unit = POOLED[name]
+    steps = np.linspace(0.3, 0.6, 4, dtype=np.float32).reshape(4, 1, 1)
+    weights = {**WEIGHTS, "other": 0.3, "steps": steps, "falling": -0.2, "v3": (5, 1)}
+    body = (
+        f"{CONV}{body}m = MaxPool <kernel_shape = [2,2]> (p)\nr = ReduceSum (m, axes)\n"
+        "z2 = Conv (r, one)\n" + stair("z2", "last") + "f = Flatten (last)\ny = Gemm (f, v2)"
+    )
+    weights |= {"axes": np.array([1]), "one": (1, 1, 1, 1), "v2": (49, 5)}
+    net, _ = graph(body, weights)
+    found = to_spiking.run(net, {"a": (4, 8, 8), "b": (4, 8, 8), "last": (1, 7, 7)})
+    assert not found.report.refused
+    pool = [n for n in net.nodes if n.op == "MaxPoolCounts"][-1]
+    assert pool.attrs["unit"] == pytest.approx(unit)
+    assert pool.attrs["strides"] == [1, 1]
+
+
+def test_a_layer_is_described_as_its_activation_was() -> None:
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\n"
+        'a = na_convert.Staircase <levels: int = 7, tie_rule: string = "half_even">'
+        " (z, step, out, low, phase)\n" + NEXT
+        + 'last = na_convert.Ramp <kind: string = "clip"> (z2, zero, six, one, two)\n' + HEAD
+    )  # fmt: skip
+    given = {"out": 0.25, "low": -2.0, "phase": 0.25, "six": 6.0, "one": 1.0, "two": 2.0}
+    net, _ = graph(body, {**WEIGHTS, **given})
+    shapes = {"a": (4, 8, 8), "last": (4, 8, 8)}
+    first, second = to_spiking.run(net, shapes).neurons
+    assert (first.root, first.output, first.shape) == ("z", "a", (4, 8, 8))
+    assert (first.kind, first.levels, first.tie_rule) == ("staircase", 7, "half_even")
+    assert first.input_step == pytest.approx(0.4)
+    assert (first.output_step, first.lowest_level, first.phase) == (0.25, -2.0, 0.25)
+    assert first.constant_input
+    assert (second.kind, second.levels, second.tie_rule) == ("clip", None, "none")
+    assert (second.input_step, second.output_step) == (None, None)
+    assert (second.lowest_level, second.phase) == (0.0, 0.5)
+    assert not second.constant_input
+
+
+def test_a_node_without_a_name_gets_one_from_its_output() -> None:
+    net, _ = graph(TWO_LAYERS, WEIGHTS)
+    net.nodes[1].name = ""
+    found = to_spiking.run(net, {"a": (4, 8, 8), "last": (4, 8, 8)})
+    assert found.neurons[0].name == "IF_a"
+
+
+def test_layers_are_told_in_the_order_of_the_graph() -> None:
+    net, _ = graph(TWO_LAYERS, WEIGHTS)
+    found = to_spiking.run(net, {"a": (4, 8, 8), "last": (4, 8, 8)})
+    assert [n.output for n in found.neurons] == ["a", "last"]
+    assert found.report.changed == 2
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_neurons_compute_in_the_type_of_their_activation(kind: type) -> None:
+    weights = {k: np.asarray(v, kind) for k, v in PLAIN.items()}
+    weights |= {"w1": np.ones((6, 6), kind), "w2": np.ones((6, 5), kind)}
+    name = "float" if kind is np.float32 else "double"
+    net, _ = graph(
+        f"z = MatMul (x, w1)\n{stair('z', 'a')}y = MatMul (a, w2)", weights,
+        inputs=f"{name}[N,6] x", outputs=f"{name}[N,5] y",
+    )  # fmt: skip
+    to_spiking.run(net, {"a": (6,)})
+    (neuron,) = (n for n in net.nodes if n.op in ("IF", "IFPerChannel"))
+    assert neuron.op == ("IF" if kind is np.float32 else "IFPerChannel")
+    assert neuron.attrs["initial"] == 0.5
+    assert all(t.values.dtype == kind for t in neuron.inputs[1:])
+
+
+@pytest.mark.parametrize(("step", "refused"), [(1e-39, True), (3e-38, False)])
+def test_a_threshold_that_next_to_vanishes_is_refused(step: float, refused: bool) -> None:
+    net, _ = graph(TWO_LAYERS, {**WEIGHTS, "step": np.float32(step)})
+    found = to_spiking.run(net, {"a": (4, 8, 8), "last": (4, 8, 8)}).report.refused
+    assert [r.op for r in found] == (["Staircase"] * 2 if refused else [])
