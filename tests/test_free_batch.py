@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from na_convert.passes.fold_constants import fold_constants
@@ -642,3 +643,86 @@ def test_what_follows_the_batch_by_itself_stays(case: str) -> None:
     body, weights, op = KNOWN_BY_ITSELF[case]
     source = shapeless(body, weights, **OPEN, opset=17)
     assert op in ops(rewritten(source, fold_constants, free_batch))
+
+
+@pytest.mark.parametrize(("share", "left"), [(1e-8, ["Mul"]), (1e-5, None)])
+def test_numbers_that_differ_by_rounding_are_constant(share: float, left: list[str] | None) -> None:
+    """``1 + share * batch``, at batches of 2 and 5."""
+    body = (
+        "b = Shape <end = 1> (x)\n f = Cast <to = 1> (b)\n g = Mul (f, share)\n"
+        " k = Add (one, g)\n y = Mul (x, k)"
+    )
+    weights = {"share": np.float32([share]), "one": np.float32([1])}
+    net, _ = import_graph(shapeless(body, weights, **OPEN))
+    free_batch(net)
+    found = [n.op for n in net.nodes]
+    assert (found == left) if left else ("Add" in found)
+    if left:
+        assert net.nodes[0].inputs[1].values.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "copies"), [(np.float32, True), (np.float16, False), (np.float64, False)]
+)
+def test_a_rounded_copy_takes_the_value_of_its_constant(kind: type, copies: bool) -> None:
+    """A constant of the same type and shape; another one is no copy."""
+    step = np.array([0.3137, 0.217], kind)
+    to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    body = (
+        f"b = Shape <end = 1> (x)\n f = Cast <to = {to}> (b)\n a = Mul (f, step)\n"
+        " q = Div (a, f)\n k = Cast <to = 1> (q)\n y = Mul (x, k)"
+    )
+    net, _ = import_graph(shapeless(body, {"step": step}, inputs="float[batch,2] x",
+                                    outputs="float y"))  # fmt: skip
+    free_batch(net)
+    fold_constants(net)
+    (mul,) = net.nodes
+    if copies:
+        assert mul.inputs[1].values.tobytes() == step.tobytes()
+    np.testing.assert_allclose(mul.inputs[1].values, step.astype(np.float32), rtol=1e-3)
+
+
+def test_open_sizes_of_outputs_get_names() -> None:
+    body = "y = Relu (x)\n f = Flatten (x)\n z = Transpose <perm = [0,3,1,2]> (x)"
+    outputs = "float[batch,3,height,width] y, float[batch,M] f, float[a,b,c,d] z"
+    net, _ = graph(body, inputs=ANY["inputs"], outputs=outputs)
+    assert free_batch(net)[1:] == ((), ())
+    shapes = {t.name: t.shape for t in net.outputs}
+    assert shapes["y"] == ["batch", 3, "y_2", "y_3"]
+    assert shapes["f"] == ["batch", "f_1"]
+    assert shapes["z"] == ["batch", "z_1", 3, "z_3"]
+
+
+@pytest.mark.parametrize(
+    ("dim", "name"), [("4", "N"), ("batch", "batch"), ("1", "N"), ("", "N"), ("0", "N")]
+)
+def test_the_batch_of_an_input_gets_a_name(dim: str, name: str) -> None:
+    net, _ = graph("y = Relu (x)", inputs="float[N,6] x, float s", outputs="float[N,6] y")
+    net.inputs[0].shape = [int(dim) if dim.isdigit() else dim or None, 6]
+    free_batch(net)
+    assert net.inputs[0].shape == net.outputs[0].shape == [name, 6]
+    assert list(net.inputs[1].shape) == []
+
+
+def test_an_output_of_unknown_shape_keeps_its_sizes_but_for_the_batch() -> None:
+    body = "y = na_convert.Staircase <levels: int = 3> (x, k, k, k, k)\n z = Neg (y)"
+    net, _ = graph(body, {"k": 1.0}, inputs="float[4,6] x", outputs="float[4,7] y, float[4,6] z")
+    net.nodes[0].domain = "nobody.knows"
+    net.outputs[1].shape = None
+    assert free_batch(net)[2] == ()
+    assert [t.shape for t in net.outputs] == [["N", 7], None]
+
+
+def test_an_input_that_is_an_output_has_the_batch() -> None:
+    net, _ = graph("y = Relu (x)", inputs="float[4,6] x", outputs="float[4,6] x, float[4,6] y")
+    assert free_batch(net)[2] == ()
+    assert [t.shape for t in net.outputs] == [["N", 6], ["N", 6]]
+
+
+def test_the_first_input_with_axes_tells_the_batch() -> None:
+    net, _ = graph(
+        "r = Reshape (x, t)\n y = Add (r, s)", {"t": ints(4, 3, 2)},
+        inputs="float s, float[4,6] x", outputs="float[4,3,2] y",
+    )  # fmt: skip
+    free_batch(net)
+    assert net.nodes[0].inputs[1].values.tolist() == [-1, 3, 2]
