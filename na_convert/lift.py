@@ -21,6 +21,7 @@ from onnx import version_converter
 
 from . import narrow_types, qonnx, runtime
 from .errors import ModelError, NotConvertible, first_line
+from .inner_names import rename_hiding
 from .protos import is_heavy, without_weights
 
 OPSET = 17
@@ -37,6 +38,7 @@ def prepare(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     is too old for it, and where float8 numbers are more than weights.
     """
     _drop_weight_inputs(model.graph)
+    rename_hiding(model)
     notes = list(narrow_types.widen(model))
     opset = opset_of(model)
     if opset < OPSET:

@@ -28,11 +28,16 @@ def with_subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 def subgraph_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """Every node inside ``node``'s subgraphs."""
+    for graph in subgraphs(node):
+        yield from all_nodes(graph)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The subgraphs of ``node`` itself: branches, bodies of loops."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
-            yield from all_nodes(attribute.g)
-        for graph in attribute.graphs:
-            yield from all_nodes(graph)
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
