@@ -29,7 +29,8 @@ def branched() -> tuple[onnx.ModelProto, onnx.GraphProto]:
     )
     (node,) = [n for n in proto.graph.node if n.op_type == "If"]
     (branch,) = [a.g for a in node.attribute if a.name == "then_branch"]
-    branch.initializer.append(onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 5, np.float32), "w"))
+    own = np.full((1, 1, 1, 1), 5, np.float32)
+    branch.initializer.append(onnx.numpy_helper.from_array(own, "w"))
     return proto, branch
 
 
