@@ -8,7 +8,7 @@ import numpy as np
 
 from na_convert.integer import Window
 
-from .count_values import Sum, Term, by_channel
+from .count_values import NoIntegerForm, Sum, Term, by_channel
 
 UNLIKE = "its thresholds differ within a channel"
 
@@ -23,15 +23,19 @@ def adds_unlike(current: Sum, shape: tuple[int, ...]) -> bool:
     return any(by_channel(gain * c.scale, shape) is None for c, gain in current.identities)
 
 
-def misfit(current: Sum, shape: tuple[int, ...]) -> str:
+def misfit(current: Sum, shape: tuple[int, ...]) -> NoIntegerForm:
     """Why a layer of ``shape`` with ``current`` is neither narrow nor wide."""
     if adds_unlike(current, shape):
-        return "adds spikes that are worth unlike amounts within a channel"
+        return NoIntegerForm("adds spikes that are worth unlike amounts within a channel")
     if any(term.window is None for term in current.terms):
         if current.analogs:
-            return "adds an analog current to the sum of a dense layer"
-        return "adds counts, at a ratio that no uint8 holds, to the sum of a dense layer"
-    return "its sums do not fit into float32 whole numbers, even with 4-bit weights"
+            return NoIntegerForm("adds an analog current to the sum of a dense layer")
+        return NoIntegerForm(
+            "adds counts, at a ratio that no uint8 holds, to the sum of a dense layer",
+            "fewer time steps (-T 127 at most), equal thresholds (--tie-shortcuts always), or float "
+            "weights (--weights float)",
+        )
+    return NoIntegerForm("its sums do not fit into float32 whole numbers, even with 4-bit weights")
 
 
 def is_larger(term: Term) -> bool:

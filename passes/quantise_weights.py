@@ -54,7 +54,7 @@ from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 
 from .count_means import means_of
 from .count_sums import Reading, read
-from .count_values import FOLDED, Counts, Sum, Term, by_channel
+from .count_values import FOLDED, Counts, NoIntegerForm, Sum, Term, by_channel
 from .join_terms import join
 from .layer_kinds import UNLIKE, adds_unlike, is_constant, is_larger, misfit, with_a_term
 from .shortcut_ratio import Ratio, best_ratio
@@ -140,8 +140,8 @@ class _Builder:
         theta = by_channel(np.asarray(parameters(node).threshold, np.float64), self.shapes[item])
         made = None if theta is None else self._layer(node, current, theta)
         if made is None:
-            reason = UNLIKE if theta is None else misfit(current, self.shapes[item])
-            self.refused.append(Refusal(item, node.op, reason, FOLDED))
+            why = NoIntegerForm(UNLIKE) if theta is None else misfit(current, self.shapes[item])
+            self.refused.append(Refusal(item, node.op, why.reason, why.remedy))
         return made or []
 
     def _layer(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:

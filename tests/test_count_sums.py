@@ -383,6 +383,13 @@ def test_layers_refused_by_name(name: str) -> None:
     assert "float weights" in found.remedy
 
 
+def test_a_dense_shortcut_fits_up_to_the_time_steps_that_its_refusal_names() -> None:
+    made = snn(f"{DENSE}s = Add (p, a2)", {"w2": (256, 6), "w3": (6, 6)})
+    assert quantise_weights.run(made, 127).layers
+    (found,) = refusals(made, 128)
+    assert "-T 127 at most" in found.remedy
+
+
 def test_thresholds_of_columns_are_refused_by_name() -> None:
     made = snn("s = Conv (a1, w2)", {"step": PER_COLUMN})
     found = {r.node: r.reason for r in refusals(made)}

@@ -98,7 +98,7 @@ NOT_PASSED = (
     ),
     Part(
         "int8", ("NoIntegerForm", "Refusal", "NotConvertible"),
-        ("passes/count_*", "passes/compose_terms", "passes/quantise_weights"),
+        ("passes/count_*", "passes/compose_terms", "passes/layer_kinds", "passes/quantise_weights"),
         "Only with `--weights int8` ([int8.md](int8.md)); lines of the table. The same network "
         "converts with float weights.",
     ),
