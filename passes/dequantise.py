@@ -4,8 +4,8 @@ Cases, each with its test:
 
 * ``QLinearConv``, ``QLinearMatMul``, ``QGemm`` (weights dequantised, bias int32 in its own scale)
 * ``QLinearAdd``, ``QLinearMul``, ``QLinearGlobalAveragePool``, ``QLinearAveragePool``,
-  ``QLinearConcat``, ``QLinearSigmoid``, ``QLinearLeakyRelu``, ``QLinearWhere`` (domain
-  com.microsoft)
+  ``QLinearConcat``, ``QLinearSigmoid``, ``QLinearLeakyRelu``, ``QLinearWhere``,
+  ``QLinearReduceMean`` (domain com.microsoft; onnxruntime has no kernel for the last)
 * ``QLinearSoftmax`` (com.microsoft), over one axis or, as before opset 13, over all from one on
 * ``MatMulIntegerToFloat`` (com.microsoft) with constant scales: the same, its result is a float
 * ``ConvInteger``, ``MatMulInteger``: float convolution of the values less their zero point
@@ -187,6 +187,17 @@ def _unary(op: str) -> Callable[[Builder, gs.Node], bool]:
     return take_apart
 
 
+def _qlinear_reduce_mean(b: Builder, node: gs.Node) -> bool:
+    """Its axes are an attribute, as ONNX's own were before opset 18."""
+    x = _as_float(b, node.inputs[0], node.inputs[1], _optional(node, 2))
+    inputs, attrs = [x], dict(node.attrs)
+    if int(b.graph.opset) >= 18 and "axes" in attrs:
+        axes = np.asarray(attrs.pop("axes"), np.int64)
+        inputs.append(b.constant(f"{b.base(node)}_axes", axes))
+    y = b.emit("ReduceMean", inputs, f"{b.base(node)}_float", attrs)
+    return _requantise(b, node, y, 3, 4)
+
+
 def _qlinear_softmax(b: Builder, node: gs.Node) -> bool:
     """Before opset 13 a softmax was over all axes from ``axis`` on together, 1 by default."""
     x = _as_float(b, node.inputs[0], node.inputs[1], _optional(node, 2))
@@ -340,6 +351,7 @@ _TAKE_APART: dict[tuple[str, str], Callable[[Builder, gs.Node], bool]] = {
     (MICROSOFT, "QLinearMul"): _binary("Mul"),
     (MICROSOFT, "QLinearGlobalAveragePool"): _unary("GlobalAveragePool"),
     (MICROSOFT, "QLinearAveragePool"): _unary("AveragePool"),
+    (MICROSOFT, "QLinearReduceMean"): _qlinear_reduce_mean,
     (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
     (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
     (MICROSOFT, "QLinearConcat"): _qlinear_concat,

@@ -32,8 +32,8 @@ def misfit(current: Sum, shape: tuple[int, ...]) -> NoIntegerForm:
             return NoIntegerForm("adds an analog current to the sum of a dense layer")
         return NoIntegerForm(
             "adds counts, at a ratio that no uint8 holds, to the sum of a dense layer",
-            "fewer time steps (-T 127 at most), equal thresholds (--tie-shortcuts always), or float "
-            "weights (--weights float)",
+            "fewer time steps (-T 127 at most), equal thresholds (--tie-shortcuts always), or "
+            "float weights (--weights float)",
         )
     return NoIntegerForm("its sums do not fit into float32 whole numbers, even with 4-bit weights")
 

@@ -15,7 +15,8 @@ from na_convert.passes.grid import (
     move_behind_dequantisation,
 )
 
-from na_convert.graph import import_graph
+from na_convert import runtime
+from na_convert.graph import export_graph, import_graph
 
 from .same import ops, rewritten
 
@@ -262,6 +263,19 @@ def test_channels_last_of_an_unknown_number_of_axes_is_left() -> None:
     net, _ = import_graph(model)
     assert both_steps(net) == 0
     assert "QLinearGlobalAveragePool" in ops(net)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_mean_that_onnxruntime_cannot_run_is_read(opset: int) -> None:
+    """Against the operators that it stands for."""
+    node = "p = com.microsoft.QLinearReduceMean <axes = [2, 3], keepdims = 0> (q, s, z, t, o)"
+    net, carried = import_graph(quantised(CHAIN.format(node), {}, opset=opset))
+    assert dequantise(net) == 1
+    x = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    plain = "d = DequantizeLinear (q, s, z)\n m = GlobalAveragePool (d)\n r = Flatten (m)\n p = "
+    same = quantised(CHAIN.format(f"{plain} QuantizeLinear (r, t, o)"), {}, opset=opset)
+    expected = runtime.run(same, {"x": x})["y"]
+    np.testing.assert_array_equal(runtime.run(export_graph(net, carried), {"x": x})["y"], expected)
 
 
 def test_qgemm_with_float_output() -> None:
