@@ -1,7 +1,7 @@
 """What floats are off by that is no share of their value.
 
-onnxruntime's Sigmoid is right to some units in the last place of 1: where all it gives is close to 0
-(a detector, on a picture of nothing), that is as much as the values themselves, and no relative
+onnxruntime's Sigmoid is right to some units in the last place of 1: where all it gives is close to
+0 (a detector, on a picture of nothing), that is as much as the values themselves, and no relative
 limit holds.
 """
 
@@ -25,7 +25,7 @@ def saturation_error(tensor: gs.Tensor) -> float:
 
 
 def saturating_nodes(tensor: gs.Tensor) -> list[gs.Node]:
-    """The Sigmoids whose values, moved about, are all that ``tensor`` holds; [] if it holds more."""
+    """The Sigmoids whose values, moved about, are all ``tensor`` holds; [] if it holds more."""
     pending, seen, found = [tensor], set(), []
     while pending:
         node = producer(pending.pop())

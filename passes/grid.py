@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from na_convert.graph import (
     Names,
+    constant,
     is_constant,
     is_missing,
     is_output,
@@ -17,7 +18,7 @@ from na_convert.graph import (
 )
 from na_convert.regions import MOVING
 
-_MOVING = (*MOVING, "MaxPool")  # what commutes with a dequantisation
+_MOVING = (*MOVING, "MaxPool", "Pad", "Resize")  # what commutes with a dequantisation, if it does
 _MAX_DEPTH = 10_000
 
 
@@ -68,7 +69,7 @@ def drop_requantisation(graph: gs.Graph) -> int:
 
 
 def _move(graph: gs.Graph, node: gs.Node, names: Names) -> int:
-    if not is_standard(node, *_MOVING) or len(node.outputs) != 1:
+    if not _moves(node) or len(node.outputs) != 1:
         return 0
     moved = node.outputs[0]
     readers = list(moved.outputs)
@@ -94,9 +95,40 @@ def _move(graph: gs.Graph, node: gs.Node, names: Names) -> int:
         if output is not result:
             rename(graph, output, result)
     node.inputs = [floats, *node.inputs[1:]]
+    if node.op == "Pad":
+        _pad_with_floats(node, early, names)
     node.outputs = [result]
     graph.nodes.append(early)
     return 1
+
+
+def _moves(node: gs.Node) -> bool:
+    """Whether ``node`` gives nothing but values of its first input, or a constant beside them."""
+    if not is_standard(node, *_MOVING):
+        return False
+    if node.op == "Resize":
+        cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+        return node.attrs.get("mode", "nearest") == "nearest" and not cropped
+    if node.op == "Pad":
+        return all(is_constant(t) for t in node.inputs[1:3] if not is_missing(t))
+    return True
+
+
+def _pad_value(node: gs.Node) -> float:
+    """The number that a Pad puts around its input; without one, 0."""
+    given = len(node.inputs) > 2 and not is_missing(node.inputs[2])
+    return float(np.ravel(node.inputs[2].values)[0]) if given else 0.0
+
+
+def _pad_with_floats(node: gs.Node, dequantiser: gs.Node, names: Names) -> None:
+    """Let the Pad ``node`` put around floats what it put around the integers."""
+    if node.attrs.get("mode", "constant") != "constant":
+        return
+    scale = dequantiser.inputs[1].values
+    value = (_pad_value(node) - _zero_point(dequantiser)[1]) * float(np.ravel(scale)[0])
+    filled = constant(names.fresh(f"{node.outputs[0].name}_value"), np.asarray(value, scale.dtype))
+    rest = node.inputs[3:]
+    node.inputs = [*node.inputs[:2], filled, *rest]
 
 
 def _on_grid(tensor: gs.Tensor, dequantiser: gs.Node) -> bool:
@@ -114,11 +146,20 @@ def _on_grid(tensor: gs.Tensor, dequantiser: gs.Node) -> bool:
             return False
         if is_standard(node, "Concat"):
             waiting.extend(node.inputs)
-        elif is_standard(node, *_MOVING, "Relu"):
+        elif is_standard(node, "Pad") and _pads_off(node, dequantiser):
+            return False
+        elif _moves(node) or is_standard(node, "Relu"):
             waiting.append(node.inputs[0])
         else:
             return False
     return False
+
+
+def _pads_off(node: gs.Node, dequantiser: gs.Node) -> bool:
+    """Whether a Pad puts a number around its input that ``dequantiser`` may not give out."""
+    if node.attrs.get("mode", "constant") != "constant":
+        return False
+    return _pad_value(node) != 0 or _limits(dequantiser) != ()
 
 
 def _quantiser(dequantiser: gs.Node) -> gs.Node | None:

@@ -10,7 +10,8 @@
 8. `dequantise`: integer operators become float operators between Quantize- and DequantizeLinear
 9. `dynamic_scales`: what takes its scale from the batch is refused, whatever comes of it
 10. `free_batch`: any batch size; integers computed from shapes become constants
-11. `fold_constants` and `drop_noops` again, on what the steps before left
+11. `plain_pads`: padding by rule (``auto_pad``) as numbers
+12. `fold_constants` and `drop_noops` again, on what the steps before left
 
 Shapes that the file gave inner tensors are dropped: they may be wrong from here on. Names of
 tensors stay. (The opset is lifted earlier, on the ONNX model: `na_convert.lift`.) The cases are
@@ -30,6 +31,7 @@ from .dynamic_scales import dynamic_scales
 from .fold_constants import Allowance, fold_constants
 from .free_batch import free_batch
 from .plain_gathers import plain_gathers
+from .plain_pads import plain_pads
 from .plain_stacks import plain_stacks
 from .plain_thresholds import plain_thresholds
 from .strip_noise import strip_noise
@@ -51,10 +53,11 @@ def run(graph: gs.Graph) -> PassReport:
     taken_apart = dequantise(graph)
     changing = dynamic_scales(graph)
     freed, left_alone, fixed = free_batch(graph)
+    padded = plain_pads(graph)
     folded_after, unfolded = fold_constants(graph, allowance)
     dropped_after = drop_noops(graph)
     changed = stripped + folded + written + dropped + turned + taken_apart + freed
-    changed += folded_after + dropped_after
+    changed += padded + folded_after + dropped_after
     return PassReport(
         NAME,
         changed,

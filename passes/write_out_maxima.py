@@ -56,16 +56,20 @@ def run(graph: gs.Graph) -> PassReport:
 
 
 def _sizes(types: Mapping[str, TensorType], node: gs.Node) -> Sizes | None:
-    """The one shape of the data inputs of ``node``, without the batch; None if it is not known."""
+    """The one shape of the data inputs of ``node``, without the batch; None if it is not known.
+
+    Batches that are open count as one, whatever shape inference calls them.
+    """
     data = node.inputs if node.op in _JOINING else node.inputs[:1]
     if any(is_constant(t) for t in data):
         return None
-    shapes = {types.get(t.name, TensorType()).shape for t in data}
-    shape = shapes.pop()
-    if shapes or shape is None or len(shape) < 2:
+    shapes = [types.get(t.name, TensorType()).shape or () for t in data]
+    behind = {shape[1:] for shape in shapes}
+    batches = {n if isinstance(n, int) else None for shape in shapes for n in shape[:1]}
+    sizes = [n for n in behind.pop() if isinstance(n, int)]
+    if behind or len(batches) != 1 or not sizes or len(sizes) != len(shapes[0]) - 1:
         return None
-    sizes = [n for n in shape[1:] if isinstance(n, int)]
-    return sizes if len(sizes) == len(shape) - 1 else None
+    return sizes
 
 
 def _axes(node: gs.Node, rank: int) -> list[int] | None:

@@ -351,6 +351,49 @@ def test_it_says_how_many_nodes_were_moved_merged_and_dropped() -> None:
     assert drop_requantisation(net) == 1
 
 
+MOVES = {
+    "the zero point around them": "m = Pad (q, around, z)",
+    "another number around them": "m = Pad (q, around, o)",
+    "the integer 0 around them": "m = Pad (q, around)",
+    "their own edge around them": 'm = Pad <mode = "edge"> (q, around)',
+    "more of each": 'm = Resize <mode = "nearest"> (q, , twice)',
+}
+
+
+@pytest.mark.parametrize("case", MOVES)
+def test_pads_and_copies_go_behind_dequantisation(case: str) -> None:
+    """As onnxruntime's QOperator format has them."""
+    body = f"q = QuantizeLinear (x, s, z)\n {MOVES[case]}\n y = DequantizeLinear (m, s, z)"
+    sizes = {"around": np.array([0, 0, 1, 2, 0, 0, 0, -1]), "twice": np.float32([1, 1, 2, 2])}
+    (quantise, dequantiser, move) = ops(rewritten(quantised(body, sizes), dequantise))
+    assert (quantise, dequantiser) == ("QuantizeLinear", "DequantizeLinear")
+    assert move in ("Pad", "Resize")
+
+
+@pytest.mark.parametrize(
+    ("move", "quantisers"),
+    [
+        ("Pad (d, around)", 1),
+        ("Pad (d, around, nothing)", 1),
+        ("Pad (d, around, t)", 2),
+        ('Pad <mode = "reflect"> (d, around)', 1),
+        ('Resize <mode = "nearest"> (d, , twice)', 1),
+        ('Resize <mode = "linear"> (d, , twice)', 2),
+    ],
+)
+def test_pads_and_copies_stay_on_the_grid(move: str, quantisers: int) -> None:
+    body = (
+        f"q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n m = {move}\n"
+        " p = QuantizeLinear (m, s, z)\n e = DequantizeLinear (p, s, z)\n y = Neg (e)"
+    )
+    sizes = {
+        "around": np.array([0, 0, 1, 2, 0, 0, 0, 1]),
+        "twice": np.float32([1, 1, 2, 2]),
+        "nothing": np.float32(0),
+    }
+    assert ops(rewritten(quantised(body, sizes), dequantise)).count("QuantizeLinear") == quantisers
+
+
 AGAIN = "d = DequantizeLinear (q, s, z)\n m = MaxPool <kernel_shape = [2,2]> (d)\n r = Relu (m)\n"
 
 

@@ -167,9 +167,12 @@ def test_what_onnx_serialises_holds_no_weights(
 
 def test_sizes_of_minus_one_are_free(tmp_path: Path) -> None:
     """paddle2onnx writes them for sizes that are open; onnxruntime takes them so."""
-    proto = model("z = Conv <pads = [1,1,1,1]> (x, w)\nk = Clip (z, zero, half)\n"
-                  "c = Conv (k, u)\ny = GlobalAveragePool (c)",
-                  {**PLAIN, "w": (4, 3, 3, 3), "u": (5, 4, 1, 1)}, outputs="float[N,5,1,1] y")  # fmt: skip
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\nk = Clip (z, zero, half)\n"
+        "c = Conv (k, u)\ny = GlobalAveragePool (c)"
+    )
+    weights = {**PLAIN, "w": (4, 3, 3, 3), "u": (5, 4, 1, 1)}
+    proto = model(body, weights, outputs="float[N,5,1,1] y")
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = -1
     for axis in (2, 3):

@@ -1,4 +1,4 @@
-"""Outputs close to 0, as a detector's on a picture of nothing: float errors are no share of them."""
+"""Outputs close to 0, as of a detector that finds nothing: float errors are no share of them."""
 
 from __future__ import annotations
 
@@ -63,9 +63,14 @@ def test_what_goes_into_the_sigmoid_is_compared_as_ever() -> None:
     assert 5e-3 < found.max_rel < 2e-2
 
 
-@pytest.mark.parametrize(
-    "end", ["y = Tanh (l)", "s = Sigmoid (l)\ny = Mul (s, l)", "s = Sigmoid (l)\ny = Concat <axis = 1> (s, l)"]
-)  # fmt: skip
+OTHERS = (
+    "y = Tanh (l)",
+    "s = Sigmoid (l)\ny = Mul (s, l)",
+    "s = Sigmoid (l)\ny = Concat <axis = 1> (s, l)",
+)
+
+
+@pytest.mark.parametrize("end", OTHERS)
 def test_other_ends_have_no_such_error(end: str) -> None:
     graph, _ = build.graph("l = Flatten (x)\n" + end)
     assert saturation_error(graph.outputs[0]) == 0

@@ -137,3 +137,16 @@ def test_axes_that_are_computed_or_include_the_batch_are_left(axes: str) -> None
     g, _ = network(middle, (4, 1, 1), opset=18)
     fold_constants(g)
     assert write_out_maxima.run(g).changed == 0
+
+
+def test_batches_that_are_open_count_as_one() -> None:
+    """A Reshape to any batch makes a new name of it, in shape inference; Keras's TimeDistributed
+    does."""
+    middle = "any = Constant <value_ints = [-1, 4, 8, 8]> ()\nr = Reshape (a, any)\nm = Max (a, r)"
+    g, carried = network(middle, (4, 8, 8))
+    fold_constants(g)
+    (expected,) = tensors(g, carried, ["m"])
+    assert write_out_maxima.run(g).changed == 1
+    assert "Max" not in {n.op for n in g.nodes}
+    (found,) = tensors(g, carried, ["m"])
+    np.testing.assert_array_equal(found, expected)
