@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from . import neurons
+from . import model_writing, neurons
 from .activation import Staircase
 from .batches import rows
 from .behaviour import Stages
@@ -29,7 +29,7 @@ from .cut import part_of
 from .data import Samples
 from .errors import UsageError
 from .forms import folded
-from .graph import export_graph
+from .graph import Parts, export_parts
 from .layers import Layer, reference_values, sources, split_by_owner
 from .results import Equivalence
 from .running import file_engine, form_name
@@ -47,7 +47,7 @@ SAMPLES = 16  # the one among so many on which most neurons differ is written
 class _Part:
     """A cut model and what it is fed: N samples, the ``spikes`` time-major ``[steps * N, ...]``."""
 
-    model: onnx.ModelProto
+    model: Parts
     feeds: dict[str, Array]
     spikes: frozenset[str]
     steps: int
@@ -89,6 +89,7 @@ def write_bisection(stages: Stages, samples: Samples, found: Equivalence, folder
     ann, snn, expected = _parts(stages, layer, feeds, constant=broken)
     runner = session(snn.model)
     (mean,) = values_of(runner, [o.name for o in runner.get_outputs()], snn.feeds)
+    del runner
     worst, count, size = _compare(layer, expected, mean)
     _write(folder, ann, snn, worst)
     return (
@@ -127,7 +128,7 @@ def _parts(
     )
     given = {**feeds, **values}
     source = stages.staircase_ann if others else stages.ann
-    model = export_graph(source.copy(), carried)
+    model = export_parts(source.copy(), carried)
     ann = _ann_part(model, outputs, layer.neuron.output, given)
     steps = stages.network.timesteps
     if constant:
@@ -149,32 +150,28 @@ def _snn_part(
     stages: Stages, layer: Layer, values: Mapping[str, Array], spikes: frozenset[str], steps: int
 ) -> _Part:
     """To the mean of the layer's output over the steps, its offset added: what the ANN says."""
-    model = onnx.ModelProto()
-    if form_name(stages.file) == folded.FORM:
-        model.CopyFrom(stages.file)
-    else:
-        model.CopyFrom(folded.to_folded(stages.network))
-    opset = next(i.version for i in model.opset_import if i.domain in ("", "ai.onnx"))
-    if not any(f.name == "Decode" for f in model.functions):
-        model.functions.append(neurons.function("Decode", opset))
+    whole = form_name(stages.file) == folded.FORM
+    model = stages.file if whole else folded.folded_parts(stages.network)
     offset = np.asarray(layer.expected.output_offset, layer.dtype)
     mean, moved, result = (f"{layer.spikes}/{name}" for name in ("mean", "offset", "output"))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(offset, moved))
+    value = onnx.numpy_helper.from_array(offset, moved)
     added = [
+        onnx.helper.make_node("Constant", [], [moved], value=value),
         onnx.helper.make_node("Decode", [layer.spikes, TIMESTEPS], [mean], domain=neurons.DOMAIN),
         onnx.helper.make_node("Add", [mean, moved], [result]),
     ]
     given = {**values, TIMESTEPS: np.asarray(steps, np.int64)}
     part, names = part_of(model, set(spikes), [result], given, added)
-    _typed(part, layer.dtype, len(layer.neuron.shape) + 1)
+    opset = next(i.version for i in part.light.opset_import if i.domain in ("", "ai.onnx"))
+    if not any(f.name == "Decode" for f in part.light.functions):
+        part.light.functions.append(neurons.function("Decode", opset))
+    _typed(part.light, layer.dtype, len(layer.neuron.shape) + 1)
     return _Part(part, {name: np.asarray(given[name]) for name in names}, spikes, steps)
 
 
-def _ann_part(
-    model: onnx.ModelProto, cuts: list[str], output: str, values: Mapping[str, Array]
-) -> _Part:
+def _ann_part(model: Parts, cuts: list[str], output: str, values: Mapping[str, Array]) -> _Part:
     part, names = part_of(model, set(cuts), [output], values)
-    _typed(part, values[output].dtype, values[output].ndim)
+    _typed(part.light, values[output].dtype, values[output].ndim)
     return _Part(part, {name: np.asarray(values[name]) for name in names}, frozenset(), 1)
 
 
@@ -209,6 +206,6 @@ def _compare(layer: Layer, expected: Array, mean: Array) -> tuple[int, int, floa
 def _write(folder: Path, ann: _Part, snn: _Part, sample: int) -> None:
     with atomic_folder(folder) as made:
         for name, part in (("ann", ann), ("snn", snn)):
-            onnx.save(part.model, made / f"{name}.onnx")
+            model_writing.save(part.model, made / f"{name}.onnx")
             arrays: dict[str, Any] = part.of_sample(sample)
             np.savez(made / f"{name}.npz", **arrays)

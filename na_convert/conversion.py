@@ -161,6 +161,8 @@ def convert(
         ),
         progress=lambda share: tell("tuning", 0.2 + 0.1 * share),
     )
+    if wanted is not None:
+        gc.collect()  # what was tried
     tell("writing", 0.3)
     network, scaled = _unit(tuned.network, samples, wanted=unit_spikes, check=check)
     # Without checks this is the first time that the types of the model are looked at.

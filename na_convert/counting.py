@@ -15,11 +15,12 @@ import onnx
 from numpy.typing import DTypeLike, NDArray
 
 from . import neurons, snn
-from .cut import Runner, cut_model
+from .cut import Runner, cut_model, light_of
 from .evaluate import evaluate
 from .forms import folded
 from .graph import is_ours
 from .running import file_engine, form_name
+from .runtime import Model
 from .simulation import layers_with_state
 from .snn import TIMESTEPS, Snn
 
@@ -68,11 +69,10 @@ def file_counter(
     return run
 
 
-def folded_counter(
-    model: onnx.ModelProto, timesteps: int, first: int, layers: Sequence[str]
-) -> Counter:
+def folded_counter(model: Model, timesteps: int, first: int, layers: Sequence[str]) -> Counter:
     """The same for a folded file: onnxruntime adds up, so that no record is made."""
-    ours = [n for n in model.graph.node if n.domain == neurons.DOMAIN]
+    graph = light_of(model).graph
+    ours = [n for n in graph.node if n.domain == neurons.DOMAIN]
     firing = [n for n in ours if n.op_type in neurons.NEURON_OPS and n.name in layers]
     decoded = {n.output[0]: n.input[0] for n in ours if n.op_type == "Decode"}
     counts = {n.name: f"{n.output[0]}/count" for n in firing}
@@ -82,7 +82,7 @@ def folded_counter(
         added += _summed(node.output[0], counts[node.name], spikes=True)
     for current in dict.fromkeys(n.input[0] for n in firing):
         added += _summed(current, f"{current}/total", spikes=False)
-    names = [o.name for o in model.graph.output]
+    names = [o.name for o in graph.output]
     wanted = [*decoded.values(), *counts.values(), *totals.values()]
     spiking = cut_model(model, (), list(dict.fromkeys(wanted)), added=added)
     readout = cut_model(model, list(decoded), [n for n in names if n not in decoded])

@@ -75,7 +75,6 @@ def check(
     _check_selection(limits, selected, timesteps)
     loaded, snn_file = model_io.load(Path(ann)), model_io.load(Path(snn))
     form = forms.form_of(snn_file.model)
-    network = form.read(snn_file.model)
     info, samples = model_info(loaded), samples_for(loaded, data, preprocessing, labels)
     if max_drop is not None and samples.labels is None:
         raise UsageError("--max-drop needs labels", remedy="add `labels` to the data")
@@ -85,6 +84,7 @@ def check(
     tell("converting", 0.1)
     reference = pipeline.reference(loaded, samples.feeds)
     tell("verifying", 0.3)
+    network = form.read(snn_file.model)  # not before: the ANN's passes need room, if it is large
     asked = tuple(timesteps) or (network.timesteps,)
     evaluated = range(1, max(*asked, network.timesteps) + 1)
     elsewhere = None

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from .errors import ModelError
-from .graph import Names, constant, is_constant, is_ours, is_standard
+from .graph import Computed, Names, constant, is_constant, is_ours, is_standard
 from .graph import node as make_node
 from .neurons import NEURON_OPS
 from .results import Exactness, SnappedLayer
@@ -110,7 +111,7 @@ def moved_off_grid(snn: Snn, rng: np.random.Generator) -> gs.Graph:
     if grids == Grids():
         return snn.graph
     graph = snn.graph.copy()
-    moved: dict[str, gs.Constant] = {}
+    moved: dict[str, Computed] = {}
     for node in graph.nodes:
         if is_standard(node, "Round") and node.name in grids.rounds:
             node.op = "Identity"
@@ -118,13 +119,23 @@ def moved_off_grid(snn: Snn, rng: np.random.Generator) -> gs.Graph:
             if not is_constant(tensor) or tensor.name not in grids.constants:
                 continue
             if tensor.name not in moved:
-                away = (
-                    rng.uniform(-0.5, 0.5, tensor.values.shape)
-                    * 2.0 ** grids.constants[tensor.name]
-                )
-                moved[tensor.name] = constant(tensor.name, tensor.values + away)
+                unit = 2.0 ** grids.constants[tensor.name]
+                moved[tensor.name] = _moved(tensor, unit, rng)
             node.inputs[position] = moved[tensor.name]
     return graph
+
+
+def _moved(tensor: gs.Constant, unit: float, rng: np.random.Generator) -> Computed:
+    """``tensor`` moved by up to half a ``unit``; ``rng`` goes on as if it had been drawn from."""
+    state = rng.bit_generator.state
+    rng.bit_generator.advance(tensor.values.size)  # type: ignore[attr-defined]
+
+    def values() -> NDArray[np.float64]:
+        drawn = np.random.Generator(np.random.PCG64())
+        drawn.bit_generator.state = state
+        return np.asarray(tensor.values + drawn.uniform(-0.5, 0.5, tensor.values.shape) * unit)
+
+    return Computed(tensor.name, tensor.values.shape, np.float64, values)
 
 
 def as_ann(snn: Snn) -> gs.Graph:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
 from . import neurons
 from .errors import ModelError
@@ -66,12 +67,14 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
             i.name: i.doc_string for i in [*model.graph.input, *model.graph.output] if i.doc_string
         },
     )
-    if model.functions:
-        stripped = onnx.ModelProto()
-        stripped.CopyFrom(model)
-        del stripped.functions[:]
-        model = stripped
-    graph = gs.import_onnx(model)
+    graph = OnnxImporter.import_graph(  # as gs.import_onnx does, but for the functions
+        model.graph,
+        opset=OnnxImporter.get_opset(model),
+        import_domains=OnnxImporter.get_import_domains(model),
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        ir_version=model.ir_version,
+    )
     # Nothing may point into the protobuf: its weights stay in memory until the last pointer goes.
     graph.import_domains = [
         onnx.helper.make_opsetid(i.domain, i.version) for i in model.opset_import
@@ -101,6 +104,28 @@ class Parts:
         model.CopyFrom(self.light)
         for name, values in self.weights.items():
             model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        return model
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights beside the model."""
+        return sum(values.nbytes for values in self.weights.values())
+
+    def referring(self, location: str, offsets: Mapping[str, int]) -> onnx.ModelProto:
+        """The model, its large weights external data at ``offsets`` (else 0) of ``location``."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.light)
+        for name, values in self.weights.items():
+            tensor = model.graph.initializer.add(name=name, dims=values.shape)
+            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            place = {
+                "location": location,
+                "offset": offsets.get(name, 0),
+                "length": values.nbytes,
+            }
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
         return model
 
     def typed(self) -> onnx.ModelProto:
@@ -263,6 +288,28 @@ class Names:
 def constant(name: str, values: NDArray[np.generic]) -> gs.Constant:
     """A new initialiser; shared ones are never edited, new ones take their place."""
     return gs.Constant(name, np.ascontiguousarray(values).reshape(np.shape(values)))
+
+
+class Computed(gs.Constant):  # type: ignore[misc]
+    """An initialiser of ``shape`` and ``dtype`` whose values are computed each time they are read:
+    for a view of a network whose weights would take as much memory as the network again."""
+
+    def __init__(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        compute: Callable[[], NDArray[np.generic]],
+    ) -> None:
+        super().__init__(name, np.broadcast_to(np.zeros((), dtype), tuple(shape)))
+        self._compute = compute
+
+    @property
+    def values(self) -> NDArray[np.generic]:
+        return self._compute()
+
+    def copy(self) -> Computed:
+        return Computed(self.name, self.shape, self.dtype, self._compute)
 
 
 def node(

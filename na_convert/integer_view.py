@@ -137,7 +137,12 @@ class _View:
         product = layer.products[index]
         per_output = np.broadcast_to(unit.reshape(-1), len(product.weight))
         factor = per_output.reshape(-1, *[1] * (product.weight.ndim - 1))
-        weight = self._constant(f"{layer.name}_weight", product.weight * factor)
+        weight = g.Computed(
+            self.names.fresh(f"{layer.name}_weight"),
+            product.weight.shape,
+            np.float32,
+            lambda: (product.weight * factor).astype(np.float32),
+        )
         inputs = [self.made[product.source], weight]
         if not layer.wide:
             channels = np.broadcast_to(layer.bias, layer.threshold.shape).reshape(-1)

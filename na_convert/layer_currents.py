@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .cut import cut_model, runs_in_onnxruntime
 from .evaluate import evaluate
-from .forms.folded import to_folded
-from .graph import is_ours, tensors_by_name
+from .forms.folded import folded_parts
+from .graph import Parts, is_ours, tensors_by_name
 from .layers import Layer
 from .simulation import layers_with_state
 from .snn import TIMESTEPS, Snn
@@ -31,7 +30,7 @@ def layer_currents(network: Snn, layers: Sequence[Layer], timesteps: int) -> lis
     Spikes are given by tensor name, amplitudes included; the current is ``[T, N, ...]``. It runs in
     onnxruntime; in numpy, in float64, where that lacks an operator in double.
     """
-    model = to_folded(network)
+    model = folded_parts(network)
     if not runs_in_onnxruntime(model):
         return [_in_numpy(network, layer.current, timesteps) for layer in layers]
     cuts = [layer.spikes for layer in layers]
@@ -54,9 +53,7 @@ def spikes_behind(network: Snn, layer: Layer, layers: Sequence[Layer]) -> frozen
     return frozenset(found)
 
 
-def _in_onnxruntime(
-    model: onnx.ModelProto, cuts: Collection[str], tensor: str, timesteps: int
-) -> Currents:
+def _in_onnxruntime(model: Parts, cuts: Collection[str], tensor: str, timesteps: int) -> Currents:
     run = cut_model(model, cuts, [tensor])
     steps = np.asarray(timesteps, np.int64)
 

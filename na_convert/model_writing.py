@@ -52,7 +52,8 @@ def _save_external(parts: Parts, path: Path) -> tuple[int, str]:
             data = part.with_name(f"{path.name}.data")
             places = _Places(parts.weights)
             name = f"{path.name}.{_write(data, places.chunks())[:16]}.data"
-            digest = _write(part, [_referring(parts, name, places)])
+            model = parts.referring(name, places.offsets)
+            digest = _write(part, [bytes(model.SerializeToString(deterministic=True))])
             written = part.stat().st_ino
             beside = path.with_name(name)
             if put_if_absent(data, beside):
@@ -113,20 +114,6 @@ class _Places:
             yield bytes(self.offsets[name] - at)
             yield _bytes_of(values)
             at = self.offsets[name] + values.nbytes
-
-
-def _referring(parts: Parts, location: str, places: _Places) -> bytes:
-    """The model, its large weights in the file ``location``."""
-    model = onnx.ModelProto()
-    model.CopyFrom(parts.light)
-    for name, values in parts.weights.items():
-        tensor = model.graph.initializer.add(name=name, dims=values.shape)
-        tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        place = {"location": location, "offset": places.offsets[name], "length": values.nbytes}
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
-    return bytes(model.SerializeToString(deterministic=True))
 
 
 # --- protobuf, written piece by piece -------------------------------------------------------------

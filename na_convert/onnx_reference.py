@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from .graph import Parts
+
 Array = NDArray[Any]
 
 
-def reference(model: onnx.ModelProto) -> ReferenceEvaluator:
+def reference(model: onnx.ModelProto | Parts) -> ReferenceEvaluator:
     """onnx's own evaluator, used like a session: slow, and independent of onnxruntime."""
-    return ReferenceEvaluator(model, new_ops=[GlobalMaxPool, LRN, Pad])
+    whole = model.whole() if isinstance(model, Parts) else model
+    return ReferenceEvaluator(whole, new_ops=[GlobalMaxPool, LRN, Pad])
 
 
 class GlobalMaxPool(OpRun):

@@ -11,9 +11,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .batches import batch_size, batches
-from .counting import Counter, file_counter, numpy_counter
+from .counting import Counter, file_counter, folded_counter, numpy_counter
 from .cut import runs_in_onnxruntime
-from .forms.folded import to_folded
+from .forms.folded import folded_parts
 from .layers import Layer
 from .snn import Snn
 from .teacher_forcing import runner
@@ -51,7 +51,7 @@ def file_output(
 
 
 def _counter(network: Snn, timesteps: int) -> Counter:
-    file = to_folded(network)
+    file = folded_parts(network)
     if runs_in_onnxruntime(file):
-        return file_counter(file, timesteps, timesteps, [])
+        return folded_counter(file, timesteps, timesteps, [])
     return numpy_counter(network, timesteps, timesteps, [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,14 +13,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .errors import DoesNotRun, ModelError, NaConvertError, PassFailed, first_line
-from .graph import STANDARD_DOMAINS
+from .graph import STANDARD_DOMAINS, Parts
 from .protos import PROTOBUF_LIMIT, all_nodes, dtype_of, size_of, with_subgraphs
 
 Feeds = dict[str, NDArray[np.generic]]
-Backend: TypeAlias = Callable[[onnx.ModelProto], Any]  # makes what runs a model: `session`, ...
+Model: TypeAlias = onnx.ModelProto | Parts
+Backend: TypeAlias = Callable[[Model], Any]  # makes what runs a model: `session`, ...
 
 
-def session(model: onnx.ModelProto | Path, *, threads: int = 0, optimise: bool = True):  # type: ignore[no-untyped-def]
+def session(model: Model | Path, *, threads: int = 0, optimise: bool = True):  # type: ignore[no-untyped-def]
     """An InferenceSession for ``model``, which may be a file's path.
 
     Raises DoesNotRun where onnxruntime does not take it.
@@ -42,34 +43,49 @@ def session(model: onnx.ModelProto | Path, *, threads: int = 0, optimise: bool =
         raise DoesNotRun(f"onnxruntime does not run this graph ({first_line(error)})") from error
 
 
-_HEAVY = 1 << 16  # bytes; larger weights of a model beyond it are handed over beside it
+BESIDE = 1 << 26  # bytes of weights; those of `Parts` with more are handed over where they are
+HEAVY = 1 << 16  # bytes; smaller weights stay inside
 
 
-def _serialised(model: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
-    """``model`` for onnxruntime, and, where it is too large for a protobuf, its weights."""
-    if sum(map(size_of, model.graph.initializer)) <= PROTOBUF_LIMIT:
+def _serialised(model: Model) -> tuple[bytes, dict[str, Any]]:
+    """``model`` for onnxruntime, and, where they are large, its weights: not copied if they are
+    beside it already."""
+    if isinstance(model, Parts):
+        if model.bytes <= BESIDE:
+            return bytes(model.whole().SerializeToString()), {}
+    elif sum(map(size_of, model.graph.initializer)) <= PROTOBUF_LIMIT:
         return bytes(model.SerializeToString()), {}
+    else:
+        model = _with_weights_beside(model)
+    weights = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values))
+        for name, values in model.weights.items()
+    }
+    return bytes(model.referring("memory", {}).SerializeToString()), weights
+
+
+def _with_weights_beside(model: onnx.ModelProto) -> Parts:
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
     light.graph.name = model.graph.name
     for field in ("node", "input", "output", "value_info", "sparse_initializer"):
         getattr(light.graph, field).extend(getattr(model.graph, field))
-    weights = {}
-    for tensor in model.graph.initializer:
-        if size_of(tensor) <= _HEAVY or dtype_of(tensor).isbuiltin != 1:
+    weights = taken_beside(light, model.graph.initializer)
+    return Parts(light, weights)
+
+
+def taken_beside(
+    light: onnx.ModelProto, weights: Iterable[onnx.TensorProto]
+) -> dict[str, NDArray[np.generic]]:
+    """Put ``weights`` into ``light``, but for the large ones, which are returned by name."""
+    beside = {}
+    for tensor in weights:
+        if size_of(tensor) <= HEAVY or dtype_of(tensor).isbuiltin != 1:
             light.graph.initializer.append(tensor)
-            continue
-        values = onnx.numpy_helper.to_array(tensor)
-        weights[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-        stored = light.graph.initializer.add(
-            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
-        )
-        stored.data_location = onnx.TensorProto.EXTERNAL
-        place = {"location": "memory", "offset": 0, "length": values.nbytes}
-        for key, value in place.items():
-            stored.external_data.add(key=key, value=str(value))
-    return bytes(light.SerializeToString()), weights
+        else:
+            beside[tensor.name] = onnx.numpy_helper.to_array(tensor)
+    return beside
 
 
 @contextmanager
@@ -140,5 +156,10 @@ def values_of(
     try:
         return list(runner.run(list(outputs), feeds))
     except Exception as error:
-        engine = type(runner).__module__.partition(".")[0]
-        raise DoesNotRun(f"{engine} does not run this graph ({first_line(error)})") from error
+        reason = f"{engine_of(runner)} does not run this graph ({first_line(error)})"
+        raise DoesNotRun(reason) from error
+
+
+def engine_of(runner: Any) -> str:
+    """The package of what a `Backend` made."""
+    return type(runner).__module__.partition(".")[0]

@@ -17,7 +17,7 @@ from . import qonnx
 from .cut import Runner, cut_model, takes
 from .errors import PassFailed
 from .evaluate import evaluate
-from .graph import Carried, all_nodes, export_graph, is_ours, is_standard
+from .graph import Carried, all_nodes, export_parts, is_ours, is_standard
 from .saturation import saturating_nodes, saturation_error
 
 Array: TypeAlias = NDArray[Any]
@@ -81,7 +81,7 @@ def runner(
     numpy (float32, float64 for models in double) where onnxruntime lacks an operator.
     """
     if runs_in_onnxruntime(graph, carried):
-        return cut_model(export_graph(graph.copy(), carried), cuts, outputs)
+        return cut_model(export_parts(graph.copy(), carried), cuts, outputs)
     dtype = np.float64 if _is_double(graph) else np.float32
 
     def run(values: Mapping[str, Array]) -> dict[str, Array]:
@@ -97,7 +97,7 @@ def runs_in_onnxruntime(graph: gs.Graph, carried: Carried) -> bool:
     if any(qonnx.is_qonnx(node.domain, node.op) for node in all_nodes(graph)):
         return False
     # Every operator exists in float; in double many do not, so that is tried.
-    return not _is_double(graph) or takes(export_graph(graph.copy(), carried))
+    return not _is_double(graph) or takes(export_parts(graph.copy(), carried))
 
 
 def _is_double(graph: gs.Graph) -> bool:

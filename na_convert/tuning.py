@@ -8,6 +8,7 @@ up to the first that reaches the target; so do integers, whose weights depend on
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -156,6 +157,7 @@ def _candidates(
             found = snn_output(prepared(candidate.network), layers, samples.feeds)[steps]
         counts = count_outputs(steps, expected, found, samples.labels)
         yield candidate, counts.result()
+        gc.collect()  # graphs are rings of nodes and tensors, and hold a network's weights each
 
 
 def _calibrated(

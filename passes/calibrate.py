@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from na_convert.activation import read_activation
-from na_convert.graph import Carried, Names, constant, export_graph, is_ours, label
+from na_convert.cut import cut_model
+from na_convert.graph import Carried, Names, constant, export_parts, is_ours, label
 from na_convert.results import PassReport, Refusal
-from na_convert.runtime import Feeds, session, values_of
+from na_convert.runtime import Feeds
 
 _BATCH = 32
 _BINS = 1 << 14  # of the histogram that a percentile is read from: 1/16384 of the maximum
@@ -107,11 +107,10 @@ def _observe(
     graph: gs.Graph, carried: Carried, feeds: Feeds, tensors: list[str]
 ) -> Iterator[dict[str, NDArray[np.floating]]]:
     """Values of ``tensors``, a batch of samples at a time."""
-    model = export_graph(graph, carried)
-    known = {o.name for o in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
-    runner = session(model)
+    wanted = [*(o.name for o in graph.outputs), *tensors]
+    run = cut_model(export_parts(graph, carried), (), list(dict.fromkeys(wanted)))
     count = len(next(iter(feeds.values())))
     for start in range(0, count, _BATCH):
         part = {name: values[start : start + _BATCH] for name, values in feeds.items()}
-        yield dict(zip(tensors, values_of(runner, tensors, part), strict=True))
+        values = run(part)
+        yield {name: values[name] for name in tensors}

@@ -23,7 +23,7 @@ Anything else is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -90,11 +90,19 @@ def read(network: Snn, timesteps: int) -> Reading:
     reader = Reader(network, timesteps)
     for node in network.graph.nodes:
         reader.visit(node)
-    return Reading(tuple(reader.order), reader.currents, reader.values, tuple(reader.refused))
+    return reader.reading()
 
 
 class Reader:
+    """Reads a network node by node.
+
+    Attributes:
+        order, currents, values, refused: as of `Reading`, of the nodes visited.
+        most: by the name of counts, their largest number.
+    """
+
     def __init__(self, network: Snn, timesteps: int) -> None:
+        self.network = network
         self.shapes = {neuron.name: neuron.shape for neuron in network.neurons}
         self.sizes = of_one_step(network)
         self.neurons = {id(node) for node in neuron_nodes(network.graph)}
@@ -102,12 +110,33 @@ class Reader:
         self.order: list[Move | str] = []
         self.currents: dict[str, Sum] = {}
         self.values: dict[str, Value] = {}
+        self.most: dict[str, int] = {}
         self.refused: list[Refusal] = []
+
+    def reading(self) -> Reading:
+        return Reading(tuple(self.order), self.currents, self.values, tuple(self.refused))
+
+    def walk(self) -> Iterator[Move | tuple[str, Sum]]:
+        """The moves, and the names of neuron nodes with their currents, in the order of the graph.
+
+        Sums are let go where nothing reads them any more: all of them, in float64, are twice the
+        network.
+        """
+        nodes = self.network.graph.nodes
+        last = {t.name: k for k, node in enumerate(nodes) for t in (*node.outputs, *node.inputs)}
+        for k, node in enumerate(nodes):
+            done = len(self.order)
+            self.visit(node)
+            for item in self.order[done:]:
+                yield item if isinstance(item, Move) else (item, self.currents.pop(item))
+            for tensor in (*node.inputs, *node.outputs):
+                if last[tensor.name] == k and isinstance(self.values.get(tensor.name), Sum):
+                    del self.values[tensor.name]
 
     def visit(self, node: gs.Node) -> None:
         if is_ours(node, "Encode"):
             encoded = Sum(analogs=((node.inputs[0].name, np.ones(())),))
-            self.values[node.outputs[0].name] = encoded
+            self._keep(node.outputs[0].name, encoded)
         elif id(node) in self.neurons:
             self._neuron(node)
         elif not is_ours(node, "Decode") and any(t.name in self.values for t in node.inputs):
@@ -126,14 +155,20 @@ class Reader:
         amplitude = np.asarray(parameters(node).amplitude, np.float64)
         name = node.outputs[0].name
         nothing = np.zeros(())
-        self.values[name] = Counts(name, self.shapes[node.name], amplitude, nothing, self.timesteps)
+        counts = Counts(name, self.shapes[node.name], amplitude, nothing, self.timesteps)
+        self._keep(name, counts)
 
     def _operator(self, node: gs.Node) -> None:
         rule = _MAX_POOL if is_ours(node, "MaxPoolCounts") else _RULES.get(node.op)
         if rule is None or not (is_ours(node) or is_standard(node)):
             raise NoIntegerForm(f"{node.op} of counts has no integer form here")
         for tensor, value in zip(node.outputs, rule(self, node), strict=False):
-            self.values[tensor.name] = value
+            self._keep(tensor.name, value)
+
+    def _keep(self, name: str, value: Value) -> None:
+        self.values[name] = value
+        if isinstance(value, Counts):
+            self.most[value.name] = value.most
 
     # --- what the rules need ----------------------------------------------------------------------
 

@@ -53,8 +53,8 @@ from na_convert.results import QuantisedLayer, Refusal
 from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 
 from .count_means import means_of
-from .count_sums import Reading, read
-from .count_values import FOLDED, Counts, NoIntegerForm, Sum, Term, by_channel
+from .count_sums import Reader
+from .count_values import FOLDED, NoIntegerForm, Sum, Term, by_channel
 from .join_terms import join
 from .layer_kinds import UNLIKE, adds_unlike, is_constant, is_larger, misfit, with_a_term
 from .shortcut_ratio import Ratio, best_ratio
@@ -89,11 +89,11 @@ def run(network: Snn, timesteps: int, typical: Mapping[str, Array] | None = None
             remedy="take fewer steps, or float weights",
         )
     _check_types(network)
-    reading = read(network, timesteps)
-    builder = _Builder(network, reading, timesteps, typical or {})
-    operations = [each for item in reading.order for each in builder.operations(item)]
-    means, unread = means_of(network, reading)
-    refused = (*reading.refused, *builder.refused, *unread)
+    reader = Reader(network, timesteps)
+    builder = _Builder(network, reader.most, timesteps, typical or {})
+    operations = [each for item in reader.walk() for each in builder.operations(item)]
+    means, unread = means_of(network, reader.reading())
+    refused = (*reader.refused, *builder.refused, *unread)
     if refused:
         raise NotConvertible(
             f"{len(refused)} node(s) have no int8 form",
@@ -119,29 +119,28 @@ class _Builder:
     """Makes operations in order; keeps what is known of the counts made so far."""
 
     def __init__(
-        self, network: Snn, reading: Reading, timesteps: int, typical: Mapping[str, Array]
+        self, network: Snn, most: dict[str, int], timesteps: int, typical: Mapping[str, Array]
     ) -> None:
-        self.network, self.reading, self.timesteps = network, reading, timesteps
+        self.network, self.most, self.timesteps = network, most, timesteps
         self.typical = {name: np.asarray(v, np.float64)[None] for name, v in typical.items()}
         self.nodes = {node.name: node for node in neuron_nodes(network.graph)}
         self.shapes = {neuron.name: neuron.shape for neuron in network.neurons}
-        self.most = {c.name: c.most for c in reading.values.values() if isinstance(c, Counts)}
         self.reports: list[QuantisedLayer] = []
         self.refused: list[Refusal] = []
 
-    def operations(self, item: Move | str) -> list[Move | Layer]:
+    def operations(self, item: Move | tuple[str, Sum]) -> list[Move | Layer]:
         if isinstance(item, Move):
             for source in item.sources:  # what a ReduceMean makes on its way
                 self.most.setdefault(item.output, self.most.get(source, UINT8))
             self._move_typical([item])
             return [item]
-        node = self.nodes[item]
-        current = self.reading.currents[item]
-        theta = by_channel(np.asarray(parameters(node).threshold, np.float64), self.shapes[item])
+        name, current = item
+        node, shape = self.nodes[name], self.shapes[name]
+        theta = by_channel(np.asarray(parameters(node).threshold, np.float64), shape)
         made = None if theta is None else self._layer(node, current, theta)
         if made is None:
-            why = NoIntegerForm(UNLIKE) if theta is None else misfit(current, self.shapes[item])
-            self.refused.append(Refusal(item, node.op, why.reason, why.remedy))
+            why = NoIntegerForm(UNLIKE) if theta is None else misfit(current, shape)
+            self.refused.append(Refusal(name, node.op, why.reason, why.remedy))
         return made or []
 
     def _layer(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:

@@ -18,10 +18,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from na_convert import graph as g
+from na_convert.integer_moves import Move
 from na_convert.results import Neuron
 from na_convert.snn import Snn, described, neuron_nodes, parameters
 
-from .count_sums import read
+from .count_sums import Reader
 
 _EQUAL = 1e-6
 
@@ -71,8 +72,9 @@ def _chains(network: Snn) -> list[list[str]]:
             name = leader[name]
         return name
 
-    for name, current in read(network, 1).currents.items():
-        for counts, gain in current.identities:
+    for item in Reader(network, 1).walk():
+        name, identities = ("", ()) if isinstance(item, Move) else (item[0], item[1].identities)
+        for counts, gain in identities:
             source = owner.get(counts.name)
             if source is not None and _worth_its_threshold(source, gain):
                 leader[find(source.name)] = find(name)

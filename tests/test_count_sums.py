@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from na_convert.passes import count_sums, quantise_weights
 from na_convert.passes.count_sums import Reading
-from na_convert.passes.count_values import Sum
+from na_convert.passes.count_values import Counts, Sum
 
 from na_convert.errors import NotConvertible
 from na_convert.evaluate import evaluate
@@ -196,6 +196,27 @@ def test_what_is_read_is_what_the_network_computes(name: str) -> None:
     reading = count_sums.read(made, T)
     assert reading.refused == ()
     assert compared(made, reading) == 2
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_walk_finds_the_same_and_lets_sums_go(name: str) -> None:
+    made = snn(*READ[name])
+    reading, reader = count_sums.read(made, T), count_sums.Reader(made, T)
+    found, held = [], []
+    for item in reader.walk():
+        found.append(item if isinstance(item, Move) else item[0])
+        if not isinstance(item, Move):
+            wanted = reading.currents[item[0]]
+            assert len(item[1].terms) == len(wanted.terms)
+            for own, other in zip(item[1].terms, wanted.terms, strict=True):
+                np.testing.assert_array_equal(own.weight, other.weight)
+        held.append(sum(isinstance(value, Sum) for value in reader.values.values()))
+    names = [item if isinstance(item, str) else item.output for item in reading.order]
+    assert [item if isinstance(item, str) else item.output for item in found] == names
+    assert not any(isinstance(value, Sum) for value in reader.values.values())
+    assert reader.currents == {}
+    assert max(held) < sum(isinstance(value, Sum) for value in reading.values.values())
+    assert reader.most == {c.name: c.most for c in reading.values.values() if isinstance(c, Counts)}
 
 
 MOVED = [name for name, (body, _) in READ.items() if "= Conv (t," in body or "Flatten <" in body]

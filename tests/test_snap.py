@@ -18,7 +18,7 @@ import na_convert
 from na_convert import forms
 from na_convert.errors import CheckFailed
 from na_convert.evaluate import evaluate
-from na_convert.exactness import as_ann, exactness_of, moved_off_grid
+from na_convert.exactness import as_ann, exactness_of, grids_of, moved_off_grid
 from na_convert.onnx_reference import reference
 from na_convert.running import file_runner
 from na_convert.runtime import session
@@ -199,6 +199,23 @@ def test_moved_off_its_grid_by_half_a_unit_at_most() -> None:
     units = (new[weight] - old[weight]) / 2.0**grid
     assert 0.3 < np.max(np.abs(units)) <= 0.5
     assert all(n.op != "Round" for n in moved.nodes)
+
+
+def test_what_is_moved_is_drawn_in_the_order_of_the_graph_when_it_is_read() -> None:
+    _, snn = snapped("residual")
+    rng, drawn = np.random.default_rng(7), np.random.default_rng(7)
+    moved = moved_off_grid(snn, rng).tensors()
+    grids = grids_of(snn).constants
+    inputs = [t for n in snn.graph.nodes for t in n.inputs if t.name in grids]
+    assert len(inputs) > 3
+    expected = {}
+    for tensor in {t.name: t for t in inputs}.values():
+        away = drawn.uniform(-0.5, 0.5, tensor.values.shape) * 2.0 ** grids[tensor.name]
+        expected[tensor.name] = tensor.values + away
+    assert rng.random() == drawn.random()
+    for name in reversed(expected):
+        assert moved[name].values is not moved[name].values  # none is kept
+        np.testing.assert_array_equal(moved[name].values, expected[name])
 
 
 # --- what stays as it was -------------------------------------------------------------------------
