@@ -27,7 +27,14 @@ from .input_range import merged, proven_inputs, ranges_of
 from .layers import Layer, reference_values, split_by_owner
 from .results import ClassResult, InputRange, TimestepResult
 from .snn import Snn
-from .statistics import LayerCounts, OutputCounts, count_layer, count_outputs, merge_outputs
+from .statistics import (
+    LayerCounts,
+    OutputCounts,
+    count_layer,
+    count_outputs,
+    merge_outputs,
+    over_samples,
+)
 from .teacher_forcing import runner
 
 Array: TypeAlias = NDArray[Any]
@@ -164,7 +171,7 @@ class Observer:
         self, feeds: Mapping[str, Array], labels: NDArray[np.int64] | None, *, layers: bool
     ) -> Behaviour:
         """Of one batch; with the figures of the ``layers`` or without."""
-        output = self._stages.output
+        output, samples = self._stages.output, len(next(iter(feeds.values())))
         values = self._whole(feeds) if layers else self._plain(feeds)
         counted = self._counters[layers](feeds)
         return Behaviour(
@@ -172,12 +179,14 @@ class Observer:
                 count_outputs(t, values[output], counted.outputs[t][output], labels)
                 for t in self._steps
             ),
-            self._layers(counted, values) if layers else (),
-            self._pooled(counted) if layers else (),
+            self._layers(counted, values, samples) if layers else (),
+            self._pooled(counted, samples) if layers else (),
             ranges_of(self._proven, feeds),
         )
 
-    def _layers(self, counted: Counted, values: Mapping[str, Array]) -> tuple[LayerCounts, ...]:
+    def _layers(
+        self, counted: Counted, values: Mapping[str, Array], samples: int
+    ) -> tuple[LayerCounts, ...]:
         return tuple(
             count_layer(
                 layer,
@@ -186,17 +195,19 @@ class Observer:
                 values[layer.neuron.output],
                 values[layer.root],
                 self._stages.network.timesteps,
+                samples,
             )
             for layer in self._stages.layers
         )
 
-    def _pooled(self, counted: Counted) -> tuple[NDArray[np.int64], ...]:
+    def _pooled(self, counted: Counted, samples: int) -> tuple[NDArray[np.int64], ...]:
         """The total behind a max-pool of spikes is the maximum of the totals (`neurons`)."""
         counts = dict(counted.counts)
         for name, (node, source) in self._pools.items():
             x = np.asarray(counts[source], np.float64)
             counts[name] = kernels.max_pool(node, [x], x.dtype)
-        return tuple(np.round(counts[name].sum(axis=0)).astype(np.int64) for name in self._pools)
+        totals = (over_samples(counts[name], samples) for name in self._pools)
+        return tuple(np.round(total).astype(np.int64) for total in totals)
 
 
 def _counter(stages: Stages, timesteps: int, layers: bool) -> Counter:

@@ -69,13 +69,13 @@ def count_work(
     """Operations per sample in each weighted operator of ``network``.
 
     Args:
-        spikes: of each neuron, by layer, summed over ``samples`` [...] of one sample's shape.
+        spikes: of each neuron, by layer, summed over ``samples`` [R, ...]: the rows of one sample.
         pooled: the same behind each max-pool that works on one layer's spikes.
         feeds: inputs, one sample, for the sizes.
     """
     graph = network.graph
     bits = {n.name: None if n.levels is None else n.levels.bit_length() for n in network.neurons}
-    fired = {n.name: spikes[n.name][None].astype(np.float64) for n in network.neurons}
+    fired = {n.name: spikes[n.name].astype(np.float64) for n in network.neurons}
     known: dict[str, _Events] = {
         name: _Events(np.zeros((1, *value.shape[1:])), _CONSTANT, False, None)
         for name, value in feeds.items()
@@ -134,7 +134,7 @@ def _after(node: gs.Node, value: Array, joined: _Events, pooled: Mapping[str, Ar
         return joined._replace(spikes=value, region=_READOUT)
     if is_ours(node, "MaxPoolCounts"):
         if node.name in pooled:
-            return joined._replace(spikes=pooled[node.name][None].astype(np.float64))
+            return joined._replace(spikes=pooled[node.name].astype(np.float64))
         return joined._replace(spikes=value, graded=True)
     if is_standard(node, *WEIGHTED):
         return joined._replace(spikes=value, graded=True, bits=None)

@@ -149,7 +149,7 @@ def _beside_the_ann(
     for node in graph.nodes:
         if is_ours(node, *ACTIVATION_OPS) and node.outputs[0].name in names:
             node.op, node.name = "IF", names[node.outputs[0].name]
-    silent = {neuron.name: np.zeros(neuron.shape, np.int64) for neuron in network.neurons}
+    silent = {neuron.name: np.zeros((1, *neuron.shape), np.int64) for neuron in network.neurons}
     plain = replace(network, graph=graph, carried=replace(network.carried, metadata={}))
     work = count_work(plain, silent, {}, 1, feeds)
     own = estimate(work, constants, network.timesteps, len(network.neurons))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .batches import rows
 from .choices import TIES
 from .data import Samples
-from .errors import UsageError
+from .errors import NotConvertible, UsageError
 from .forms import Int8Form
 from .graph import Parts
 from .input_range import largest_inputs
@@ -24,6 +24,7 @@ from .passes.quantise_weights import Quantised
 from .passes.tie_shortcuts import tie_shortcuts
 from .results import Exactness, Quantisation
 from .running import file_runner
+from .shapes import rows_per_sample
 from .snn import Snn, neuron_nodes, parameters
 from .teacher_forcing import runner
 
@@ -73,12 +74,25 @@ def convert(
     """
     if tie not in TIES:
         raise UsageError(f"--tie-shortcuts {tie}: one of {', '.join(TIES)} is needed")
+    _require_one_row(network, samples)
     exactness: Exactness | None = None
     if exact:
         bounds = largest_inputs(network, samples)
         network, exactness = exact_stem.run(network, bounds, network.timesteps)
     made, report = _quantised(network, staircase_ann, samples, form, tie=tie, given=given)
     return Int8(made, form.parts(made), report, exactness)
+
+
+def _require_one_row(network: Snn, samples: Samples) -> None:
+    for name, count in rows_per_sample(network, rows(samples.feeds, 0, 1)).items():
+        if count > 1:
+            raise NotConvertible(
+                f"{name!r} has {count} rows for each sample (a Reshape puts tokens, or frames, "
+                "into the batch): int8 counts in one",
+                node=name,
+                remedy="convert without --weights int8, or leave them on an axis of their own "
+                "behind the batch, under convolutions with a kernel of 1",
+            )
 
 
 def _quantised(

@@ -1,6 +1,7 @@
 """A simulation of any length to one ``.npz``, with bounded memory; accuracy on the way.
 
-Arrays of the file, N samples and T time steps:
+Arrays of the file, N samples and T time steps (layers for which a network makes rows of a sample's
+parts, as of tokens or frames, have these rows in place of samples):
 
 ====================  ==============================================================================
 ``outputs/NAME``      [T, N, ...]: the network's output after 1, 2, ... T steps
@@ -64,7 +65,8 @@ def record(
     spikes = dict.fromkeys(simulator.recorded, 0)
     with _writer(output, count) as arrays:
         if arrays is not None and samples.labels is not None:
-            arrays.put("labels", samples.labels, 0, axis=0)
+            arrays.put("labels", samples.labels, 0, count, axis=0)
+        neuron_steps = dict.fromkeys(simulator.recorded, 0)
         for start in range(0, count, size):
             rows = {name: np.asarray(v[start : start + size]) for name, v in samples.feeds.items()}
             watch(rows)
@@ -75,14 +77,15 @@ def record(
                 correct += 0 if hits is None else hits
             for name in simulator.recorded:
                 spikes[name] += int(np.count_nonzero(run.spikes[name]))
+                neuron_steps[name] += run.spikes[name].size
             if arrays is not None:
-                _put(arrays, simulator, run, start)
+                _put(arrays, simulator, run, start, min(size, count - start))
             progress(min(1.0, (start + size) / count))
         written = arrays.infos if arrays is not None else ()
     accuracy = [float(hits / count) if fits else None for hits in correct]
     return (
         tuple(SimulatedTimestep(t + 1, share) for t, share in enumerate(accuracy)),
-        tuple(_layer(simulator, name, spikes[name], count * timesteps) for name in spikes),
+        tuple(_layer(simulator, name, spikes[name] / neuron_steps[name]) for name in spikes),
         written,
     )
 
@@ -95,23 +98,23 @@ def _correct(run: Simulation, output: str, labels: Array) -> Array | None:
     return np.asarray([np.count_nonzero(classes == labels) for classes in found])
 
 
-def _layer(simulator: Simulator, name: str, spikes: int, sample_steps: int) -> SimulatedLayer:
+def _layer(simulator: Simulator, name: str, rate: float) -> SimulatedLayer:
     (neuron,) = (n for n in simulator.network.neurons if n.name == name)
-    neurons = int(np.prod(neuron.shape))
-    return SimulatedLayer(name, neuron.shape, spikes / (neurons * sample_steps))
+    return SimulatedLayer(name, neuron.shape, rate)
 
 
-def _put(arrays: _Arrays, simulator: Simulator, run: Simulation, start: int) -> None:
+def _put(arrays: _Arrays, simulator: Simulator, run: Simulation, first: int, count: int) -> None:
+    """``count`` samples, from the one number ``first`` on."""
     for name in simulator.outputs:
         steps = [outputs[name] for _, outputs in sorted(run.outputs.items())]
-        arrays.put(f"outputs/{name}", np.stack(steps), start)
+        arrays.put(f"outputs/{name}", np.stack(steps), first, count)
     for name in simulator.recorded:
         fired, neuron = run.spikes[name] != 0, simulator.parameters(name)
-        arrays.put(f"spikes/{name}", fired.astype(np.uint8), start)
-        arrays.put(f"counts/{name}", fired.sum(axis=0, dtype=np.uint32), start, axis=0)
+        arrays.put(f"spikes/{name}", fired.astype(np.uint8), first, count)
+        arrays.put(f"counts/{name}", fired.sum(axis=0, dtype=np.uint32), first, count, axis=0)
         held = membranes(run.currents[name], run.spikes[name], neuron)
-        arrays.put(f"membranes/{name}", held, start)
-        if not start:
+        arrays.put(f"membranes/{name}", held, first, count)
+        if not first:
             arrays.whole(f"threshold/{name}", neuron.threshold)
             arrays.whole(f"amplitude/{name}", neuron.amplitude)
 
@@ -123,12 +126,13 @@ class _Arrays:
         self._folder, self._count = folder, count
         self._open: dict[str, Any] = {}
 
-    def put(self, name: str, values: Array, start: int, axis: int = 1) -> None:
-        """Samples from ``start`` on, which lie along ``axis``."""
+    def put(self, name: str, values: Array, first: int, count: int, axis: int = 1) -> None:
+        """Of ``count`` samples, from the one number ``first`` on, which lie along ``axis``."""
+        each = values.shape[axis] // count
         if name not in self._open:
-            shape = (*values.shape[:axis], self._count, *values.shape[axis + 1 :])
+            shape = (*values.shape[:axis], self._count * each, *values.shape[axis + 1 :])
             self._open[name] = self._create(name, shape, values.dtype)
-        rows = slice(start, start + values.shape[axis])
+        rows = slice(first * each, (first + count) * each)
         self._open[name][(*[slice(None)] * axis, rows)] = values
 
     def whole(self, name: str, values: Array) -> None:

@@ -216,10 +216,7 @@ class Stepper:
 
     def keep(self, rows: Array) -> None:
         """Go on with these samples alone: ``rows`` is a mask [N]."""
-        self._state = {
-            name: value[rows] if value.shape[:1] == rows.shape else value
-            for name, value in self._state.items()
-        }
+        self._state = {name: _kept(value, rows) for name, value in self._state.items()}
 
     def step(self, feeds: Feeds) -> dict[str, Array]:
         """One time step; the outputs on the mean over the steps so far."""
@@ -254,3 +251,11 @@ def form_name(model: onnx.ModelProto) -> str:
     if any(p.key == "na_convert.form" for p in model.metadata_props):
         return form_of(model).name
     return folded.FORM
+
+
+def _kept(state: Array, samples: Array) -> Array:
+    """The rows of ``state`` that belong to ``samples``, a mask; all of what has none of theirs."""
+    rows = len(state) if state.ndim else 0
+    if not rows or rows % len(samples):
+        return state
+    return np.asarray(state[np.repeat(samples, rows // len(samples))])

@@ -26,9 +26,7 @@ def of_one_sample(
     typed = parts.typed()
     for value in typed.graph.input:
         if value.name in feeds:
-            sizes = (1, *feeds[value.name].shape[1:])
-            for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
-                dim.dim_value = size
+            _fix(value, (1, *feeds[value.name].shape[1:]))
     inferred = _inferred(typed)
     if all(name in inferred and None not in inferred[name] for name in tensors):
         return {name: tuple(d or 0 for d in inferred[name][1:]) for name in tensors}
@@ -54,6 +52,26 @@ def of_one_step(snn: Snn) -> dict[str, tuple[int | None, ...] | None]:
     found = _inferred(typed)
     names = [t.name for node in snn.graph.nodes for t in (*node.inputs, *node.outputs)]
     return {n: found[n][1:] if n in found else None for n in names}
+
+
+def rows_per_sample(snn: Snn, feeds: Feeds) -> dict[str, int]:
+    """How many rows each neuron layer has for one sample of ``feeds``, by name: one, unless the
+    network makes rows of a sample's parts (tokens, frames) in front of it."""
+    typed = export_parts(snn.graph, snn.carried).typed()
+    for value in typed.graph.input:
+        if value.name in feeds:
+            _fix(value, (1, *feeds[value.name].shape[1:]))
+    inferred = _inferred(typed)
+    rows = {}
+    for node in neuron_nodes(snn.graph):
+        sizes = inferred.get(node.outputs[0].name) or (1,)
+        rows[node.name] = sizes[0] or 1
+    return rows
+
+
+def _fix(value: onnx.ValueInfoProto, sizes: Sequence[int]) -> None:
+    for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+        dim.dim_value = size
 
 
 def annotate(parts: Parts, batch: str = "N") -> None:

@@ -52,7 +52,8 @@ class LayerCounts:
     """Sums over the neurons of a layer and over samples; see `results.LayerResult`.
 
     Attributes:
-        per_neuron: spikes of each neuron, over all samples, int64 [...] of one sample's shape.
+        per_neuron: spikes of each neuron, over all samples, int64 [R, ...]: a sample's R rows (one,
+            unless the network makes rows of a sample's parts, as of tokens or frames).
         signed, sizes: SNN minus ANN by `PARTS`, in amplitudes, with sign and without.
         squared_error, squared_output: of SNN minus ANN, and of the ANN above its lowest level.
     """
@@ -100,10 +101,23 @@ def _added(a: Any, b: Any) -> Any:
     return a + b
 
 
+def over_samples(values: Array, samples: int) -> Array:
+    """The sum over ``samples`` of what ``values`` [N, ...] hold for them, one after the other: the
+    rows of one sample [N / samples, ...]."""
+    summed = values.reshape(samples, len(values) // samples, *values.shape[1:]).sum(axis=0)
+    return np.asarray(summed)
+
+
 def count_layer(
-    layer: Layer, count: Array, total: Array, output: Array, root: Array, timesteps: int
+    layer: Layer,
+    count: Array,
+    total: Array,
+    output: Array,
+    root: Array,
+    timesteps: int,
+    samples: int | None = None,
 ) -> LayerCounts:
-    """Figures of ``layer`` after ``timesteps``, on samples [N, ...].
+    """Figures of ``layer`` after ``timesteps``, on ``samples``: as many as rows [N, ...] if None.
 
     Args:
         count: steps at which each neuron fired.
@@ -119,8 +133,9 @@ def count_layer(
     tie = np.abs(position - np.round(position)) <= noise * np.maximum(1, np.abs(position))
     share = layer.unit_output(np.asarray(output, np.float64))
     parts = _error_parts(layer, count, even, share, root, timesteps)
+    samples = len(count) if samples is None else samples
     return LayerCounts(
-        samples=len(count),
+        samples=samples,
         neurons=count.size,
         spikes=int(count.sum()),
         uneven=int(np.count_nonzero((count != even) & ~tie)),
@@ -128,7 +143,7 @@ def count_layer(
         saturated=int(np.count_nonzero(count == timesteps)),
         at_lowest=int(np.count_nonzero(share <= layer.half_level)),
         at_highest=int(np.count_nonzero(share >= 1 - layer.half_level)),
-        per_neuron=count.sum(axis=0),
+        per_neuron=over_samples(count, samples),
         signed=tuple(_sum(part) for part in parts),
         sizes=tuple(_sum(np.abs(part)) for part in parts),
         squared_error=_sum(parts[-1] ** 2),

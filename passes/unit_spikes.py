@@ -33,7 +33,7 @@ from na_convert.layers import per_channel
 from na_convert.replay import relative_error
 from na_convert.results import PassReport
 from na_convert.runtime import Feeds
-from na_convert.shapes import of_one_step
+from na_convert.shapes import of_one_step, rows_per_sample
 from na_convert.snn import Snn, float_type, neuron_nodes, parameters, recorded
 from na_convert.unit_scale import NotExact, Scales, choose
 
@@ -137,9 +137,10 @@ def _largest_change(before: Snn, after: Snn, feeds: Feeds) -> float:
     given = {name: np.asarray(values, np.float64) for name, values in feeds.items()}
     rows = len(next(iter(given.values())))
     nodes = [{n.name: n for n in neuron_nodes(snn.graph)} for snn in (before, after)]
+    parts = rows_per_sample(before, feeds)
     spikes = [dict(given), dict(given)]
     for old, new in zip(before.neurons, after.neurons, strict=True):
-        fired = rng.integers(0, 2, (rows, *old.shape)).astype(np.float64)
+        fired = rng.integers(0, 2, (rows * parts[old.name], *old.shape)).astype(np.float64)
         for made, found in zip(spikes, (nodes[0][old.name], nodes[1][new.name]), strict=True):
             made[found.outputs[0].name] = fired * np.asarray(parameters(found).amplitude)
     largest = 0.0

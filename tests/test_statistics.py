@@ -88,7 +88,7 @@ def test_the_split_by_hand() -> None:
     assert float(parts["total"]) == pytest.approx(2 / 3)
     assert float(found.sizes[3]) == pytest.approx(1)
     assert (found.uneven, found.occasional, found.saturated, found.at_highest) == (3, 1, 1, 0)
-    np.testing.assert_array_equal(found.per_neuron, count[0])
+    np.testing.assert_array_equal(found.per_neuron, count)
     assert found.relative_error() == pytest.approx(np.sqrt((2 / 9) / (3 * 4 / 9)))
 
 
