@@ -57,6 +57,14 @@ def _of_clipping(found: Equivalence, layer: LayerResult, neurons: Sequence[Neuro
 
 
 def _of_quantisation(found: Equivalence, layer: LayerResult, neurons: Sequence[Neuron]) -> str:
+    worst = max(found.layers, key=lambda e: e.error.quantisation.mean_abs if e.error else 0)
+    own = next((n.levels for n in neurons if n.name == worst.name), None)
+    if own and found.timesteps % own == 0 and found.replay_ties:
+        return (
+            f"{found.replay_ties} values lie on an edge between two levels: the ANN takes the one "
+            f"below, and a neuron of {worst.name!r} fires: move the edge off what is common (a bias "
+            "in front of it; x > 0 also where x is exactly 0)"
+        )
     levels = max((n.levels for n in neurons if n.levels), default=0)
     if levels > found.timesteps:
         return (

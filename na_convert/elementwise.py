@@ -102,7 +102,7 @@ class Tracer:
             return None
         axes = {id(root): start}
         for node in nodes:
-            found = self._node_axes(node, axes)
+            found = self._node_axes(node, axes, root)
             if found is None:
                 return None
             axes[id(node.outputs[0])] = found
@@ -170,7 +170,7 @@ class Tracer:
         start = self._start(root)
         if start is None or (tracked[0] is root and _belongs_to_root(node, root)):
             return
-        axes = self._node_axes(node, {**_only(self._axes, tracked), id(root): start})
+        axes = self._node_axes(node, {**_only(self._axes, tracked), id(root): start}, root)
         if axes is not None:
             self._root[id(node.outputs[0])] = root
             self._axes[id(node.outputs[0])] = axes
@@ -234,7 +234,7 @@ class Tracer:
 
     # --- axes ---
 
-    def _node_axes(self, node: gs.Node, axes: Mapping[int, Axes]) -> Axes | None:
+    def _node_axes(self, node: gs.Node, axes: Mapping[int, Axes], root: gs.Tensor) -> Axes | None:
         """The axes of the node's output; None if it is not elementwise in its tracked inputs."""
         data = data_inputs(node)
         first = axes.get(id(data[0])) if data else None
@@ -243,7 +243,9 @@ class Tracer:
         if is_standard(node, *COUNTING_AXES) and not self._can_count(node, data[0]):
             return None
         if node.op in LAYOUT and is_standard(node):
-            return self._layout_axes(node, first)
+            alike = all(size == 1 for _, size in first)
+            restored = alike and self._restores(node, root)
+            return axes[id(root)] if restored else self._layout_axes(node, first)
         if is_standard(node, *REDUCTIONS):
             return reduced_axes(node, first)
         if is_standard(node, "Gather", "GatherND"):
@@ -256,6 +258,18 @@ class Tracer:
             return None
         combined = broadcast_axes(node, axes, len(first))
         return combined if combined is not None and self._fits(data[0], combined) else None
+
+    def _restores(self, node: gs.Node, root: gs.Tensor) -> bool:
+        """Whether a Reshape gives what a flatten left of ``root`` the shape of ``root`` again."""
+        if node.op != "Reshape" or data_inputs(node)[0] is root:
+            return False
+        shape, target = self.types.get(root.name, TensorType()).shape, node.inputs[1]
+        if shape is None or not is_constant(target):
+            return False
+        wanted = [int(n) for n in target.values]
+        same = len(wanted) == len(shape) and wanted[0] == -1 and wanted[1:] == list(shape[1:])
+        between = self._between(root, node.outputs[0]) if same else None
+        return between is not None and not any(is_standard(n, "Transpose") for n in between)
 
     def _can_count(self, node: gs.Node, tensor: gs.Tensor) -> bool:
         """Whether it is known which axes are meant: those of an unknown rank only from the end."""

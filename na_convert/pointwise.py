@@ -173,6 +173,12 @@ def _clip(node: gs.Node, inputs: Inputs, dtype: FloatType) -> Array:
     return y if high is None else np.minimum(y, high)
 
 
+def _is_inf(node: gs.Node, inputs: Inputs, dtype: FloatType) -> Array:
+    x = _need(inputs[0])
+    above = np.isposinf(x) & bool(int(node.attrs.get("detect_positive", 1)))
+    return np.asarray(above | (np.isneginf(x) & bool(int(node.attrs.get("detect_negative", 1)))))
+
+
 def _leaky_relu(node: gs.Node, inputs: Inputs, dtype: FloatType) -> Array:
     x = _need(inputs[0])
     return np.asarray(np.where(x < 0, x * dtype.type(node.attrs.get("alpha", 0.01)), x))
@@ -241,6 +247,8 @@ _KERNELS: Mapping[str, Kernel] = {
     "GreaterOrEqual": _plain(np.greater_equal),
     "HardSigmoid": _hard_sigmoid,
     "Identity": _first,
+    "IsInf": _is_inf,
+    "IsNaN": _plain(np.isnan),
     "LeakyRelu": _leaky_relu,
     "Less": _plain(np.less),
     "LessOrEqual": _plain(np.less_equal),

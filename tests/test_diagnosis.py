@@ -56,6 +56,24 @@ def found(equivalence: Equivalence) -> Diagnosis:
     return equivalence.diagnosis
 
 
+def test_values_on_an_edge(tmp_path: Path) -> None:
+    """x > 0 of convolutions without a bias, on pictures that are half black."""
+    body = "".join(
+        f"c{i} = Conv ({root}, w{i})\ng{i} = Greater (c{i}, zero)\n"
+        f"a{i} = Cast <to: int = 1> (g{i})\n"
+        for i, root in enumerate(("x", "a0"))
+    )
+    weights = {"w0": (6, 3, 3, 3), "w1": (6, 6, 3, 3), "w9": (5, 6), "zero": 0.0}
+    body += "m = GlobalAveragePool (a1)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, w9)"
+    onnx.save(build.model(body, weights), tmp_path / "ann.onnx")
+    data = {"x": build.images(16, seed=3) * (np.arange(8) < 3)}
+    result = na_convert.convert(tmp_path / "ann.onnx", data={"x": data["x"].astype(np.float32)})
+    assert result.equivalence is not None
+    said = found(result.equivalence)
+    assert said.cause == "quantisation"
+    assert "values lie on an edge between two levels" in said.advice
+
+
 def test_too_few_steps(tmp_path: Path) -> None:
     equivalence, _ = checked(tmp_path, "quantised", timesteps=1)
     said = found(equivalence)

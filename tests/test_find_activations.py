@@ -584,6 +584,44 @@ def test_ramps(body, expected):
     check_equal(before, after, images(), 1.0)
 
 
+NEAREST = (
+    "k = Clip (x, zero, a)\n f = Reshape ({flat}, all)\n g = Unsqueeze (f, first)\n"
+    "d = Sub (g, grid)\n e = Abs (d)\n i = ArgMin <axis: int = 0, keepdims: int = 0> (e)\n"
+    "v = Gather (table, i)\n h = Reshape (v, back)\n r = Sub (h, k)\n y = Add (r, k)"
+)
+
+
+def nearest(levels: list[float], moved: bool = False) -> onnx.ModelProto:
+    """The nearest of ``levels``, looked up in a flattened tensor, with a straight-through sum."""
+    weights = {
+        "a": 1.5, "all": np.array([-1]), "first": np.array([0]), "back": np.array([-1, 4, 3, 3]),
+        "grid": np.array(levels, np.float32)[:, None], "table": np.array(levels, np.float32),
+    }  # fmt: skip
+    body = NEAREST.format(flat="t" if moved else "k")
+    if moved:
+        body = body.replace(" f =", " t = Transpose <perm: ints = [0, 2, 3, 1]> (k)\n f =")
+    return spelled(body, weights, shape="float[N,4,3,3]")
+
+
+def test_the_nearest_level_of_a_flattened_tensor() -> None:
+    before = nearest([0, 0.5, 1, 1.5])
+    report, (node,), after = convert(before)
+    assert (report.refused, node.attrs["levels"]) == ((), 3)
+    check_equal(
+        before, after, np.random.default_rng(0).standard_normal((5, 4, 3, 3), np.float32), 0.5
+    )
+
+
+def test_uneven_levels_of_a_flattened_tensor_are_named() -> None:
+    report, _, _ = convert(nearest([0, 0.25, 0.5, 1]))
+    assert "(0, 0.25, 0.5, 1)" in report.refused[0].reason
+
+
+def test_a_flattened_tensor_that_comes_back_in_another_order_is_left() -> None:
+    report, ours, _ = convert(nearest([0, 0.5, 1, 1.5], moved=True))
+    assert [node.op for node in ours] != ["Staircase"] or ours[0].outputs[0].name != "y"
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 

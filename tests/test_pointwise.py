@@ -61,6 +61,23 @@ def test_comparison(op):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "IsNaN (v)", "IsInf (v)", "IsInf <detect_positive: int = 0> (v)",
+        "IsInf <detect_negative: int = 0> (v)",
+    ],
+)  # fmt: skip
+def test_what_is_no_number(call):
+    weights = {"none": np.zeros(12, np.float32)}
+    with np.errstate(all="ignore"):
+        found, expected = both(
+            f"v = Div (x, none)\n c = {call}\n y = Cast <to: int = 1> (c)", weights
+        )
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < found.sum() < 12
+
+
 def test_where_and_logic():
     body = """
         c = Greater (x, lo)
