@@ -34,6 +34,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from xml.etree import ElementTree
@@ -45,6 +46,7 @@ from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (*sorted((ROOT / "passes").glob("*.py")), ROOT / "na_convert" / "neurons.py")
+OF_ALL_MODULES = "tests/test_conventions.py::"
 HANGS = 60  # seconds of processor time of one test
 MOST_TESTS = 150  # of one mutant
 FIRST_TESTS = (
@@ -164,6 +166,7 @@ class Covered:
         self._tests: dict[str, dict[int, set[str]]] = {}
         self._on_import: dict[str, set[int]] = {}
         self._seconds = _seconds(times)
+        self._of_all_modules = {name for name in self._seconds if name.startswith(OF_ALL_MODULES)}
         for measured in data.measured_files():
             contexts = data.contexts_by_lineno(measured)
             lines = {
@@ -183,15 +186,30 @@ class Covered:
         return not self._on_import.get(place.file, set()).isdisjoint(lines)
 
     def tests(self, place: Place) -> list[str]:
-        """Those that run a line of ``place``; where it runs on import, those that run its file."""
+        """Those that run a line of ``place``; where it runs on import, those that run its file, and
+        those of what holds for every module."""
         lines = self._tests.get(place.file, {})
-        here = [lines[n] for n in range(place.start[0], place.end[0] + 1) if n in lines]
+        places = range(place.start[0], place.end[0] + 1)
+        here = [lines[n] for n in places if n in lines]
         found = set().union(*here)
-        if here and not found:
-            found = set().union(*lines.values())
-        own = f"tests/test_{Path(place.file).stem}.py::"
+        if here and not set(places) & _inside_functions(place.file):
+            found = set().union(*lines.values(), self._of_all_modules)
+        own = (f"tests/test_{Path(place.file).stem}.py::", OF_ALL_MODULES)
         tests = sorted(found, key=lambda t: (not t.startswith(own), self._seconds.get(t, 0), t))
         return tests[:MOST_TESTS]
+
+
+@cache
+def _inside_functions(file: str) -> set[int]:
+    """Lines that do not run on import."""
+    nodes = ast.walk(ast.parse((ROOT / file).read_text()))
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.Lambda)]
+    bodies = [n.body if isinstance(n.body, list) else [n.body] for n in functions]
+    return {
+        line
+        for body in bodies
+        for line in range(body[0].lineno, (body[-1].end_lineno or body[-1].lineno) + 1)
+    }
 
 
 def _seconds(times: str) -> dict[str, float]:

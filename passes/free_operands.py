@@ -44,7 +44,8 @@ def free_resize(work: Freeing, node: gs.Node) -> None:
         freed = with_batch_of(work, x, rest, label(node))
         for trial in work.trials:
             full = trial.shape(x)
-            trial.values[freed.name] = np.asarray([full[0] if full else 1, *wanted[1:]], np.int64)
+            assert full is not None
+            trial.values[freed.name] = np.asarray([full[0], *wanted[1:]], np.int64)
             trial.shapes[freed.name] = (len(wanted),)
         node.inputs = [*node.inputs[:3], freed]
     work.changed += 1

@@ -318,6 +318,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "padding with a number": (
         f"t = Pad (a1, pads, half)\n{POINTWISE}", {"pads": IMAGE},
         "Pad", "pads with something other than zeros"),
+    "padding at the edge": (
+        f't = Pad <mode: string = "edge"> (a1, pads)\n{POINTWISE}', {"pads": IMAGE},
+        "Pad", "pads with something other than zeros"),
+    "padding that takes away": (
+        f"t = Pad (a1, pads)\n{POINTWISE}", {"pads": [0, 0, -1, 0, 0, 0, 0, 0]},
+        "Pad", "pads with something other than zeros"),
     "padding that is computed": (
         f"k = Shape (x)\nn = Mul (k, none)\npads = Concat <axis: int = 0> (n, n)\n"
         f"t = Pad (a1, pads)\n{POINTWISE}", {"none": np.array([0, 0, 0, 0])},
@@ -371,6 +377,14 @@ def test_refused_by_name(name: str) -> None:
     assert (found.op, found.node.split("_")[0]) == (op, op.removesuffix("Counts"))
     assert reason in found.reason
     assert found.remedy
+
+
+def test_padding_of_named_axes_is_refused() -> None:
+    body = f"{FIRST}t = Pad (a1, pads, , along)\n{POINTWISE}\n{build.stair('s', 'last')}{POOLED}"
+    weights = {"w1": (4, 3, 3, 3), "w2": (6, 4, 1, 1), "wy": (6, 5)}
+    weights |= {"pads": np.array([1, 1]), "along": np.array([2])}
+    made = spiking.network(f"{body}y = MatMul (last_row, wy)", weights, opset=18)
+    assert "pads with something other than zeros" in refusals(made)[0].reason
 
 
 DENSE = "t = Flatten (a1)\nu = Gemm (t, w2)\n" + build.stair("u", "a2") + "p = MatMul (a2, w3)\n"

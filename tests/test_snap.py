@@ -152,6 +152,32 @@ def test_the_grid_is_the_finest_that_holds_all_sums(gain: float, timesteps: int)
     assert 2.0 ** (layer.grid + 23) / 1.01 < reach <= 2.0 ** (layer.grid + 24)
 
 
+@pytest.mark.parametrize(("timesteps", "fits"), [(1_800_000, True), (3_800_000, False)])
+def test_half_a_threshold_is_on_the_coarsest_grid(timesteps: int, fits: bool) -> None:
+    """Weights that are whole multiples of half a threshold need no finer one."""
+    body = f"{spiking.FIRST}c2 = Conv (a1, w2)\n{build.stair('c2', 'last')}{spiking.HEAD}"
+    w2 = np.array([[1, 2, 3, -9], [1, 1, -1, 1], [1, 1, 2, 2], [0, 0, 0, -1]], np.float32)
+    snn = spiking.network(body, {**spiking.SHAPES, "w2": w2.reshape(4, 4, 1, 1) / 2})
+    _, found = snap.run(snn, {"x": BOUND}, timesteps)
+    assert found.exact is fits
+    if fits:
+        assert [layer.grid for layer in found.layers if "Conv_2" in layer.name] == [-1]
+    else:
+        assert "over 2^24 units" in found.reason
+
+
+@pytest.mark.parametrize("name", ["shared_current", "shared_sum", "residual"])
+def test_membranes_start_on_the_grid_of_their_currents(name: str) -> None:
+    _, snn = snapped(name)
+    names = [n.name for n in snn.neurons if not n.constant_input]
+    run = numpy_engine(snn, 4, names, np.float64)(spiking.samples(snn, 3))
+    nodes = {n.name: n for n in neuron_nodes(snn.graph)}
+    for layer in names:
+        currents = run.currents[layer].ravel()
+        unit = next(2.0**-k for k in range(60) if not np.any(currents * 2.0**k % 1))
+        assert not np.any(np.asarray(parameters(nodes[layer]).threshold, np.float64) / 2 % unit)
+
+
 def test_weights_that_are_zero() -> None:
     body = f"{spiking.FIRST}c2 = Conv (a1, w2)\n{build.stair('c2', 'last')}{spiking.HEAD}"
     w2 = np.zeros((4, 4, 1, 1), np.float32)
