@@ -152,6 +152,23 @@ def test_the_grid_is_the_finest_that_holds_all_sums(gain: float, timesteps: int)
     assert 2.0 ** (layer.grid + 23) / 1.01 < reach <= 2.0 ** (layer.grid + 24)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_twice_the_steps_take_one_bit_of_what_follows_spikes(name: str) -> None:
+    """Of weights on the input, none: their current is the same at every step. A bound that is
+    twice as large takes one bit where an analog current joins a sum of spikes, and nowhere else:
+    the weights on the input have another grid for its low part."""
+    snn = spiking.NETWORKS[name]()
+    once, steps, bound = (
+        {layer.name: layer.grid for layer in snap.run(snn, {"x": b}, t)[1].layers}
+        for b, t in ((BOUND, 64), (BOUND, 128), (2 * BOUND, 64))
+    )
+    stem = next(iter(once))
+    for layer, grid in once.items():
+        assert steps[layer] == grid + (layer != stem)
+        if layer != stem:
+            assert bound[layer] == grid + (name == "analog_skip")
+
+
 @pytest.mark.parametrize(("timesteps", "fits"), [(1_800_000, True), (3_800_000, False)])
 def test_half_a_threshold_is_on_the_coarsest_grid(timesteps: int, fits: bool) -> None:
     """Weights that are whole multiples of half a threshold need no finer one."""
