@@ -107,6 +107,8 @@ APART = {
     "a dense layer": [THREE, term(counts("nn", (7,)), (), None)],
     "a kernel that skips pixels": [
         THREE, term(IMAGE, (3, 3), Window((1, 1), (2,) * 4, (2, 2)))],
+    "a kernel of two pixels that skips one": [
+        THREE, term(IMAGE, (2, 2), Window((1, 1), (1,) * 4, (2, 2)))],
     "unlike strides": [
         term(counts("nn", (2, 12, 12)), (2, 2), Window((2, 2), (0,) * 4, (1, 1))), THREE],
     "a stride of 1 along one axis": [
