@@ -34,13 +34,29 @@ def test_a_stack_with_other_readers_is_still_made_for_them() -> None:
     "reduced",
     [
         "y = ReduceSum <keepdims = 1> (s, first)",
+        "y = ReduceSum (s, first)",
+        "y = ReduceSum <keepdims = 0> (s)",
+        "y = ReduceSum <keepdims = 0> (x, first)",
         "y = ReduceSum <keepdims = 0> (s, both)",
         "t = Concat <axis = 1> (u, v)\n y = ReduceSum <keepdims = 0> (t, first)",
         "t = Concat <axis = 0> (x, a)\n y = ReduceSum <keepdims = 0> (t, first)",
         "t = Unsqueeze (a, both)\n c = Concat <axis = 0> (t, t)\n"
         "y = ReduceSum <keepdims = 0> (c, first)",
+        "t = Concat <axis = 0> (x, u)\n y = ReduceSum <keepdims = 0> (t, first)",
+        "t = Identity (s)\n y = ReduceSum <keepdims = 0> (t, first)",
     ],
-    ids=["kept", "other axes", "joined elsewhere", "no stack", "other new axes"],
+    ids=[
+        "kept",
+        "kept by default",
+        "all axes",
+        "no stack at all",
+        "other axes",
+        "joined elsewhere",
+        "no stack",
+        "other new axes",
+        "an input beside a part",
+        "another operator",
+    ],
 )
 def test_other_reductions_stay(reduced: str) -> None:
     net, _ = graph(STACK + reduced, AXES, **SHAPES, opset=18)
