@@ -173,6 +173,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[Any, ...], str]] = {
     "MaxPool with auto_pad": (
         "MaxPool", {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER"}, (X,), "auto_pad"),
     "Softmax": ("Softmax", {}, (X,), "a softmax is not affine"),
+    "Clip at a lower bound that is computed": ("Clip", {}, (X, "low"), "bounds that depend on"),
+    "Clip at an upper bound that is computed": (
+        "Clip", {}, (X, None, "high"), "bounds that depend on"),
+    "Clip at constants": ("Clip", {}, (X, None, np.float32(1)), "Clip is not known to be affine"),
     "Exp": ("Exp", {}, (X,), "Exp is not known to be affine"),
 }  # fmt: skip
 

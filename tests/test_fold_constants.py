@@ -253,6 +253,16 @@ def test_one_part_many_times_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         fold_constants(net)
 
 
+def test_what_was_made_before_counts() -> None:
+    """60 elements, then 60 more: 120 with those before, more than 100."""
+    body = "u = Neg (k)\n v = Neg (u)\n y = MatMul (x, v)"
+    net, _ = graph(body, {"k": (6, 10)}, **ROW)
+    allowance = folding.Allowance(net)
+    allowance.most = allowance.left = 100
+    with pytest.raises(ModelError, match=r"of 120 elements with those before it, more than 100:"):
+        fold_constants(net, allowance)
+
+
 def test_ranges() -> None:
     """Folded, with as many elements as they have; refused where these are too many."""
     body = "r = Range (low, high, step)\n y = Add (x, r)"
