@@ -102,8 +102,8 @@ def _without_batch(work: Freeing, node: gs.Node, target: Array) -> bool:
     """An Expand of samples to their own size names the batch all the same where it is fixed."""
     if not is_constant(node.inputs[1]) or int(target[0]) == 1:
         return False
-    rest = np.asarray([1, *target[1:]], np.int64)
-    node.inputs = [node.inputs[0], work.builder.constant(f"{label(node)}_shape", rest)]
+    nothing = work.builder.constant(f"{label(node)}_shape", np.ones(1, np.int64))
+    node.inputs = [node.inputs[0], nothing]
     work.changed += 1
     return True
 

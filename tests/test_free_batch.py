@@ -472,6 +472,8 @@ COUNTED: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
     "Squeeze": ("s = Squeeze (x)\n y = Neg (s)", {}, "float[4,1,6] x"),
     "Expand to a Tile": (
         "u = Relu (x)\n e = Expand (u, t)\n y = Neg (e)", {"t": ints(4, 5, 6)}, "float[4,1,6] x"),
+    "Expand to one row": (
+        "u = Relu (x)\n e = Expand (u, t)\n y = Neg (e)", {"t": ints(1, 6)}, FOUR),
     "Concat": ("y = Concat <axis = 1> (x, k)", {"k": np.ones((4, 3), np.float32)}, FOUR),
     "one row": ("y = Add (x, k)", {"k": np.tile(np.arange(6, dtype=np.float32), (4, 1))}, FOUR),
     "Gather": ("g = Gather <axis = 0> (x, i)\n y = Neg (g)", {"i": ints(0, 1, 2, 3)}, FOUR),
