@@ -179,6 +179,12 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
     "Conv with auto_pad": (
         's = Conv <auto_pad: string = "SAME_UPPER", strides: ints = [2,2]> (a1, w3)',
         {"w3": (6, 4, 3, 3)}),
+    "a pixel of counts, flattened": (
+        "u = MaxPool <kernel_shape: ints = [8,8]> (a1)\nt = Flatten (u)\ns = Gemm (t, w3)",
+        {"w3": (4, 6)}),
+    "a row of pixels of counts, flattened": (
+        "u = MaxPool <kernel_shape: ints = [8,1]> (a1)\nt = Flatten (u)\ns = Gemm (t, w3)",
+        {"w3": (32, 6)}),
     "a pixel flattened, with a shortcut and a bias": (
         "u = GlobalAveragePool (a1)\nv = Conv (u, w4, b4)\np = Add (v, u)\nt = Flatten (p)\n"
         "s = Gemm (t, w3)",

@@ -719,6 +719,14 @@ def test_a_resize_to_sizes_that_hold_the_batch_elsewhere_is_refused() -> None:
     assert "does not keep the samples apart" in free_batch(net)[2][0].reason
 
 
+@pytest.mark.parametrize("axis", [0, -4])
+def test_a_gather_of_samples_of_a_free_batch_stays(axis: int) -> None:
+    net, _ = graph(f"g = Gather <axis = {axis}> (x, i)\n y = Neg (g)", {"i": ints(0)}, **OPEN)
+    _, _, refused = free_batch(net)
+    assert ops(net) == ["Gather", "Neg"]
+    assert ["does not keep the samples apart" in r.reason for r in refused] == [True]
+
+
 def test_every_output_without_samples_is_refused() -> None:
     body = "y = ReduceMean <keepdims = 0> (x)\n z = Transpose <perm = [1,0]> (x)\n u = Relu (x)"
     outputs = "float y, float[6,4] z, float[4,6] u"
