@@ -70,8 +70,8 @@ def _keeps_batch(work: Freeing, node: gs.Node) -> bool:
     zero = bool(node.attrs.get("allowzero", 0))
     for trial in work.trials:
         shape, target = trial.shape(node.inputs[0]), trial.value(node.inputs[1])
-        if shape is None or target is None:
-            return False
+        assert shape is not None
+        assert target is not None
         if work.fixed and is_constant(node.inputs[1]):
             shape = (shape[0] // trial.batch * work.fixed, *shape[1:])
         result = resolve(target, shape, zero)
