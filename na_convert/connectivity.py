@@ -22,7 +22,7 @@ from . import kernels, neurons
 from .evaluate import evaluate
 from .exactness import grids_of
 from .graph import is_constant, is_ours, is_standard, label, producer
-from .regions import data_inputs
+from .regions import data_inputs, influences
 from .results import OperatorWork
 from .snn import Snn
 
@@ -89,6 +89,7 @@ def count_work(
             continue
         given = [known[t.name] for t in data_inputs(node) if t.name in known]
         if not given:
+            known |= _looked_up(node, known, graph, feeds)
             continue
         joined = _joined(given)
         if is_standard(node, *WEIGHTED) and node.name not in fine:
@@ -114,6 +115,20 @@ def _sizes(
         n.outputs[0].name: np.zeros_like(fired[n.name]) for n in graph.nodes if n.name in fired
     }
     return evaluate(graph, {**feeds, **spikes}, sorted(wanted)) if wanted else {}
+
+
+def _looked_up(
+    node: gs.Node, known: Mapping[str, _Events], graph: gs.Graph, feeds: Mapping[str, Array]
+) -> dict[str, _Events]:
+    """What ``node`` takes from constants, as an embedding does, where the input says which."""
+    chosen = [t for t in influences(node) if t.name in known and known[t.name].region == _CONSTANT]
+    if not chosen:
+        return {}
+    values = evaluate(graph, feeds, [t.name for t in node.outputs])
+    return {
+        name: _Events(np.zeros(value.shape), _CONSTANT, False, None)
+        for name, value in values.items()
+    }
 
 
 def _joined(given: list[_Events]) -> _Events:

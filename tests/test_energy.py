@@ -188,3 +188,21 @@ def test_integers_are_compared_with_the_anns_own_operators(
         assert getattr(whole, figure) == pytest.approx(getattr(plain, figure))
     joined = sum(o.ann_macs for o in whole.operators)
     assert joined > plain.ann_macs
+
+
+def test_what_the_input_chooses_of_a_table_sends_no_spikes(tmp_path: Path) -> None:
+    """An embedding beside spikes, as in a tokeniser: constant over time."""
+    body = (
+        "z = Gemm (x, w)\n" + build.quantised("z", "a")
+        + "e = Gather (table, ids)\nf = Flatten (e)\nc = Concat <axis = 1> (a, f)\n"
+        "h = Gemm (c, v)\n" + build.quantised("h", "b") + "y = Gemm (b, u)"
+    )  # fmt: skip
+    weights = {**build.PLAIN, "w": (6, 7), "table": (9, 3), "v": (13, 5), "u": (5, 4)}
+    proto = build.model(body, weights, inputs="float[N,6] x, int64[N,2] ids")
+    onnx.save(proto, tmp_path / "m.onnx")
+    given = {"x": build.images(5, (6,)), "ids": np.arange(10).reshape(5, 2) % 9}
+    found = na_convert.convert(tmp_path / "m.onnx", output=tmp_path / "s.onnx", data=given)
+    assert found.passed
+    assert found.equivalence is not None
+    assert found.equivalence.energy is not None
+    assert [o.ann_macs for o in found.equivalence.energy.operators] == [42, 65, 20]
