@@ -75,6 +75,6 @@ def _batch_position(before: Shape, after: Shape, axis: int, fixed: int) -> int |
     for position, size in enumerate(after):
         if int(np.prod(after[:position], dtype=np.int64)) != leading:
             continue
-        if size % fixed == 0 and not (size == 1 and fixed > 1):
+        if size % fixed == 0:
             return position
     return None

@@ -33,6 +33,7 @@ def unit(snn: Snn) -> Snn:
     assert report.max_rel_error is not None
     assert report.max_rel_error < 1e-6
     for node in neuron_nodes(made.graph):
+        assert node.op == "IF"
         assert np.all(parameters(node).threshold == 1)
         assert np.all(parameters(node).amplitude == 1)
     return made

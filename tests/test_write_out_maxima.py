@@ -16,6 +16,7 @@ from na_convert.snn import Snn
 from tests.build import PLAIN, graph, images, stair
 
 WEIGHTS = {**PLAIN, "w": (4, 3, 3, 3), "high": 0.5, "one": np.array([1]), "two": np.array([2])}
+WEIGHTS |= {"three": np.array([-1, 4, 64]), "six": np.array([-1, 4, 2, 4, 2, 4])}
 CASES = {  # what stands between the neurons, and the shape of a sample behind it
     "global max-pool": ("m = GlobalMaxPool (a)", (4, 1, 1)),
     "image": ("m = ReduceMax <axes = [2,3]> (a)", (4, 1, 1)),
@@ -24,6 +25,11 @@ CASES = {  # what stands between the neurons, and the shape of a sample behind i
     "rows": ("m = ReduceMax <axes = [2]> (a)", (4, 1, 8)),
     "channels and columns": ("m = ReduceMax <axes = [1,3]> (a)", (1, 8, 1)),
     "smallest": ("m = ReduceMin <axes = [2,3], keepdims = 0> (a)", (4,)),
+    "signal": ("r3 = Reshape (a, three)\nm = ReduceMax <axes = [2], keepdims = 0> (r3)", (4,)),
+    "four axes of space": (
+        "r6 = Reshape (a, six)\nm = ReduceMax <axes = [2,3,4,5], keepdims = 0> (r6)",
+        (4,),
+    ),
     "maxout": ("l, r = Split <axis = 1> (a)\nm = Max (l, r)", (2, 8, 8)),
     "minimum": ("l, r = Split <axis = 1> (a)\nm = Min (l, r)", (2, 8, 8)),
 }
