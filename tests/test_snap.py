@@ -25,6 +25,7 @@ from na_convert.runtime import session
 from na_convert.simulation import numpy_engine, simulate
 from na_convert.snn import Snn, neuron_nodes, parameters
 from na_convert.spec import check_graph, check_spiking
+from na_convert.unit_scale import Scales
 
 from . import build, spiking
 
@@ -193,6 +194,27 @@ def test_membranes_start_on_the_grid_of_their_currents(name: str) -> None:
         currents = run.currents[layer].ravel()
         unit = next(2.0**-k for k in range(60) if not np.any(currents * 2.0**k % 1))
         assert not np.any(np.asarray(parameters(nodes[layer]).threshold, np.float64) / 2 % unit)
+
+
+@pytest.mark.parametrize("given", [(-0.5, 4.0), (-3.0, 0.7), (0.2, 0.4)])
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_bounds_of_analog_activations_are_reached(given: tuple[float, float], scale: float) -> None:
+    """Of a clip: what comes out within the bound of its input; of a quantiser: all its levels."""
+    body = (
+        'q = na_convert.Ramp <kind: string = "clip"> (x, least, most, lowest, gain)\n'
+        'y = na_convert.Staircase <levels: int = 6, tie_rule: string = "half_up">'
+        " (q, step, step, start, half)"
+    )
+    weights = {"least": -1.0, "most": 3.0, "lowest": 0.5, "gain": 1.5, "start": -2.0}
+    net, _ = build.graph(body, {**build.PLAIN, **weights}, inputs="float[N,6] x")
+    clip, quantiser = net.nodes
+    scales = Scales((), {"x": np.full((), 2.0), "q": np.full((), scale), "y": np.full((), 5.0)}, {})
+    values = np.clip(np.linspace(*given, 100) / 2, -1, 3)
+    made = scale * (0.5 + 1.5 * (values + 1))
+    found = snap._source_bound(clip, given, scales)
+    np.testing.assert_allclose(found, (min(0, made.min()), max(0, made.max())))
+    levels = snap._source_bound(quantiser, given, scales)
+    np.testing.assert_allclose(levels, (5 * 0.4 * -2, 5 * 0.4 * 4), rtol=1e-6)
 
 
 def test_weights_that_are_zero() -> None:
