@@ -131,6 +131,12 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
     "ConvTranspose": (
         "s = ConvTranspose <strides: ints = [2,3], pads: ints = [1,0,0,2], "
         "output_padding: ints = [1,0]> (a1, w3, b3)", {"w3": (4, 6, 3, 2), "b3": (6,)}),
+    "ConvTranspose with auto_pad": (
+        's = ConvTranspose <auto_pad: string = "SAME_UPPER", strides: ints = [2,3]> (a1, w3)',
+        {"w3": (4, 6, 3, 4)}),
+    "ConvTranspose with auto_pad, less in front": (
+        's = ConvTranspose <auto_pad: string = "SAME_LOWER", strides: ints = [1,2], '
+        'dilations: ints = [2,1]> (a1, w3)', {"w3": (4, 6, 2, 3)}),
     "ConvTranspose of counts worth unlike amounts": (
         "t = Mul (a1, gain)\ns = ConvTranspose <pads: ints = [2,1,2,2]> (t, w3)",
         {"w3": (4, 6, 2, 2), "gain": PER_CHANNEL}),
