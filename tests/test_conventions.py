@@ -21,6 +21,7 @@ CHANGED_IN_PLACE |= {"IFState", "MaxPoolCountsState"}  # from step to step
 def test_what_a_pass_found_is_not_changed_afterwards(name: str) -> None:
     module = importlib.import_module(name)
     for each in vars(module).values():
-        if inspect.isclass(each) and is_dataclass(each) and each.__module__ == name:
+        if inspect.isclass(each) and each.__module__ == name and vars(each).get("__annotations__"):
+            assert is_dataclass(each), each.__name__
             frozen = each.__dataclass_params__.frozen  # type: ignore[attr-defined]
             assert frozen is (each.__name__ not in CHANGED_IN_PLACE), each.__name__
