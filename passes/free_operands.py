@@ -69,7 +69,7 @@ def free_expand(work: Freeing, node: gs.Node) -> None:
     if batch_axis(work.trials, x) is not None:
         shape: gs.Tensor = work.builder.constant(f"{label(node)}_shape", np.asarray(rest, np.int64))
     else:
-        shape = with_network_batch(work, rest, axis, label(node))
+        shape = with_network_batch(work, rest[:axis], rest[axis + 1 :], label(node))
     node.inputs = [x, shape]
     work.changed += 1
 
@@ -119,12 +119,12 @@ def expand_constants(work: Freeing, node: gs.Node) -> None:
             if not _equal_rows(tensor.values):
                 work.refuse(node, f"constant {tensor.name} differs between the samples of a batch")
                 return
-            rest = [1, *(int(d) for d in tensor.shape[1:])]
+            rest = [int(d) for d in tensor.shape[1:]]
             row = work.builder.constant(f"{tensor.name}_row", tensor.values[:1])
-            shape = with_network_batch(work, rest, 0, f"{label(node)}_{tensor.name}")
+            shape = with_network_batch(work, [], rest, f"{label(node)}_{tensor.name}")
             part = work.builder.emit("Expand", [row, shape], f"{tensor.name}_rows")
             for trial in work.trials:
-                trial.shapes[part.name] = (trial.batch, *rest[1:])
+                trial.shapes[part.name] = (trial.batch, *rest)
             work.changed += 1
         inputs.append(part)
     node.inputs = inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,17 +41,21 @@ def with_batch_of(work: Freeing, x: gs.Tensor, rest: gs.Tensor, base: str) -> gs
     return work.builder.emit("Concat", [batch, rest], f"{base}_shape", {"axis": 0}, np.int64)
 
 
-def with_network_batch(work: Freeing, rest: list[int], axis: int, base: str) -> gs.Tensor:
-    """``rest`` as a shape tensor, with the batch of the network's input at ``axis``."""
+def with_network_batch(
+    work: Freeing, before: Sequence[int], after: Sequence[int], base: str
+) -> gs.Tensor:
+    """A shape tensor: the batch of the network's input between ``before`` and ``after``."""
     b = work.builder
     batch = b.emit(
         "Shape", [work.graph.inputs[0]], f"{base}_batch", {"start": 0, "end": 1}, np.int64
     )
-    before = b.constant(f"{base}_before", np.asarray(rest[:axis], np.int64))
-    after = b.constant(f"{base}_after", np.asarray(rest[axis + 1 :], np.int64))
-    shape = b.emit("Concat", [before, batch, after], f"{base}_shape", {"axis": 0}, np.int64)
+    parts = [
+        b.constant(f"{base}_{where}", np.asarray(sizes, np.int64))
+        for where, sizes in (("before", before), ("after", after))
+    ]
+    shape = b.emit("Concat", [parts[0], batch, parts[1]], f"{base}_shape", {"axis": 0}, np.int64)
     for trial in work.trials:
-        full = [trial.batch if k == axis else d for k, d in enumerate(rest)]
+        full = [*before, trial.batch, *after]
         trial.values[shape.name] = np.asarray(full, np.int64)
         trial.shapes[shape.name] = (len(full),)
     return shape

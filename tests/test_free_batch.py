@@ -420,6 +420,10 @@ FREED: dict[str, tuple[str, dict[str, np.ndarray], str, list[str]]] = {
     "rows in Concat": (
         "y = Concat <axis = 1> (x, k)", {"k": np.tile(np.arange(3, dtype=np.float32), (4, 1))},
         FOUR, ["Shape", "Concat", "Expand", "Concat"]),
+    "rows in Concat, and what goes on with their shape": (
+        "c = Concat <axis = 1> (k, x)\n y = Reshape (c, t)",
+        {"k": np.tile(np.arange(3, dtype=np.float32), (4, 1)), "t": ints(4, 3, 3)},
+        FOUR, ["Shape", "Concat", "Expand", "Concat", "Reshape"]),
     "Resize with open sizes": (
         f"{RESIZE} (x, , , sizes)", {"sizes": ints(3, 3, 16, 16)}, "float[3,3,H,W] x",
         ["Shape", "Concat", "Resize"]),
