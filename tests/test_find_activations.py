@@ -618,7 +618,7 @@ def test_uneven_levels_of_a_flattened_tensor_are_named() -> None:
 
 
 def test_a_flattened_tensor_that_comes_back_in_another_order_is_left() -> None:
-    report, ours, _ = convert(nearest([0, 0.5, 1, 1.5], moved=True))
+    _, ours, _ = convert(nearest([0, 0.5, 1, 1.5], moved=True))
     assert [node.op for node in ours] != ["Staircase"] or ours[0].outputs[0].name != "y"
 
 
