@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from na_convert.passes.plain_thresholds import plain_thresholds
 from onnx import numpy_helper
 
 import na_convert
@@ -129,3 +130,19 @@ def test_what_qonnx_says(shape: tuple[int, ...], layout: str) -> None:
     for index in np.ndindex(shape):
         reached = sum(x[index] >= threshold for threshold in CHANNELS[index[channel]])
         assert found[index] == 0.5 * reached - 1
+
+
+@pytest.mark.parametrize(("rows", "written"), [(1, 1), (6, 0)])
+@pytest.mark.parametrize("known", [True, False])
+def test_thresholds_of_channels_need_to_know_where_they_are(
+    rows: int, written: int, known: bool
+) -> None:
+    net, _ = build.graph(
+        "u = na_convert.Staircase <levels: int = 3> (x, one, one, one, one)\n"
+        " y = Relu (u, table)", {"one": 1.0, "table": CHANNELS[:rows]}, inputs="float[N,6] x",
+    )  # fmt: skip
+    first, second = net.nodes
+    first.domain = first.domain if known else "nobody.knows"
+    second.op, second.domain = "MultiThreshold", DOMAINS[0]
+    assert plain_thresholds(net) == (1 if known else written)
+    assert plain_thresholds(net) == 0
