@@ -26,6 +26,8 @@ CASES: dict[str, tuple[gs.Node, list[np.ndarray]]] = {
     "Range, empty": (node("Range", 3), [np.asarray(v, np.int64) for v in (50, 3, 4)]),
     "Tile": (node("Tile", 2), [np.ones((2, 3), np.float32), integers(4, 5)]),
     "Expand": (node("Expand", 2), [np.ones((3, 1), np.float32), integers(2, 3, 5)]),
+    "Expand along one axis": (node("Expand", 2), [np.ones((3, 1), np.float32), integers(1, 1, 5)]),
+    "ConstantOfShape of a row": (node("ConstantOfShape", 1), [integers(1, 6)]),
     "ConstantOfShape": (node("ConstantOfShape", 1), [integers(4, 6)]),
     "Add": (node("Add", 2), [np.ones((4, 1), np.float32), np.ones((1, 5), np.float32)]),
     "MatMul": (node("MatMul", 2), [np.ones((4, 3), np.float32), np.ones((3, 5), np.float32)]),
