@@ -525,14 +525,19 @@ def test_a_foreign_operator_with_a_standard_name_tells_no_shape() -> None:
 
 
 def test_types_of_a_file_for_four_samples() -> None:
-    proto = shapeless("r = Reshape (x, t)\n c = Cast <to = 7> (r)\n y = Neg (c)",
-                      {"t": ints(4, 3, 2)}, inputs="float[4,6] x", outputs="int64 y")  # fmt: skip
+    """Of other numbers of samples the sum would have no shape, and so no type."""
+    proto = shapeless(
+        "r = Reshape (x, t)\n a = Add (r, z)\n c = Cast <to = 7> (a)\n y = Neg (c)",
+        {"t": ints(4, 3, 2)}, inputs="float[4,6] x, float[4,3,2] z", outputs="int64 y",
+    )  # fmt: skip
     del proto.graph.value_info[:]
     net, _ = import_graph(proto)
     for node in net.nodes:
         node.outputs[0].dtype = None
     infer_types(net)
-    assert [np.dtype(n.outputs[0].dtype).name for n in net.nodes] == ["float32", "int64", "int64"]
+    found = [n.outputs[0].dtype for n in net.nodes]
+    assert None not in found
+    assert [np.dtype(d).name for d in found] == ["float32", "float32", "int64", "int64"]
 
 
 ENTANGLED: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
