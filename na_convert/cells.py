@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Table
 
+from .results import Refusal
+
 
 def plain_table(title: str | None) -> Table:
     """An empty table as the summary draws them."""
@@ -14,6 +16,12 @@ def plain_table(title: str | None) -> Table:
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
         expand=True, pad_edge=False, padding=(0, 1), show_edge=False,
     )  # fmt: skip
+
+
+def what_to_do(refusal: Refusal) -> str:
+    """The remedy of ``refusal``, and where there is more to see of a function that was measured."""
+    more = f"\nmore: inspect --explain {refusal.node}" if refusal.nodes else ""
+    return refusal.remedy + more
 
 
 def number(value: float) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from . import __version__, html_layers, svg
-from .cells import number, percent
+from .cells import number, percent, what_to_do
 from .errors import NaConvertError, NotConvertible
 from .html_network import energy_section, networks
 from .html_parts import Row, Section, cards, charts, details, figure, page, table
@@ -214,7 +214,7 @@ def _notes(result: Result) -> str:
 def _refusals(refused: Sequence[Refusal]) -> str:
     if not refused:
         return ""
-    rows = [Row([r.node, r.op, r.reason, r.remedy]) for r in refused]
+    rows = [Row([r.node, r.op, r.reason, what_to_do(r)]) for r in refused]
     return table(
         ["node", "op", "why", "what to do"], rows,
         "<b>Nodes that cannot be part of a spiking network</b>", brief=(1,), words=(2, 3),

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import onnx_graphsurgeon as gs
 
 from . import large_batch
-from .graph import label
+from .graph import is_standard, label
 from .passes import to_spiking
 from .passes.dynamic_scales import DYNAMIC_OPS
 from .passes.strip_noise import RANDOM_OPS
-from .regions import descendants
+from .regions import descendants, feeders
 from .results import PassReport, Refusal
 
 # Refused wherever they stand: they make the network itself random, different from its training, or
@@ -32,7 +32,7 @@ def gather(
     if not refused:
         refused = to_spiking.nonlinear_nodes(graph, neurons, readout)
     every = _each_once((*refused, *to_spiking.refusals(graph, neurons)), earlier)
-    return in_order(graph, every)
+    return in_order(graph, _without_denominators(graph, every))
 
 
 def in_order(graph: gs.Graph, refused: Iterable[Refusal]) -> tuple[Refusal, ...]:
@@ -63,6 +63,17 @@ def _in_the_way(
         if (inner and id(node) not in analog) or always:
             refused.append(refusal)
     return tuple(refused)
+
+
+def _without_denominators(graph: gs.Graph, refused: Sequence[Refusal]) -> tuple[Refusal, ...]:
+    """``refused`` without what only makes the denominator of a refused division.
+
+    The root of a variance is no activation either, but goes where the normalisation goes.
+    """
+    names = {refusal.node for refusal in refused}
+    divisions = [n for n in graph.nodes if is_standard(n, "Div") and label(n) in names]
+    parts = {label(part) for node in divisions for part in feeders(node.inputs[1], node)}
+    return tuple(r for r in refused if r.node not in parts or r.op in _ALWAYS)
 
 
 def _each_once(found: Iterable[Refusal], earlier: Sequence[Refusal]) -> tuple[Refusal, ...]:

@@ -109,3 +109,16 @@ def spiking_nodes(graph: gs.Graph, neurons: Collection[gs.Node]) -> list[gs.Node
     before = ancestors(graph, neurons)
     chosen = {id(node) for node in neurons}
     return [n for n in graph.nodes if id(n) in chosen or (id(n) in after and id(n) in before)]
+
+
+def feeders(tensor: gs.Tensor, reader: gs.Node) -> list[gs.Node]:
+    """The nodes whose results go nowhere but into ``tensor``, as ``reader`` reads it."""
+    found, known, pending = [], {id(reader)}, [tensor]
+    while pending:
+        for node in pending.pop().inputs:
+            read_by = [r for t in node.outputs for r in t.outputs]
+            if id(node) not in known and all(id(r) in known for r in read_by):
+                found.append(node)
+                known.add(id(node))
+                pending += influences(node)
+    return found

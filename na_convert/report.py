@@ -11,7 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .cells import file_size, flat, number, percent, plain_table, range_of, shorten, value_range
+from .cells import (
+    file_size,
+    flat,
+    number,
+    percent,
+    plain_table,
+    range_of,
+    shorten,
+    value_range,
+    what_to_do,
+)
 from .equivalence_tables import diagnosis_lines, equivalence_tables
 from .errors import CheckFailed, NaConvertError, NotConvertible
 from .nir_lines import nir_lines
@@ -141,8 +151,7 @@ def refusals(refused: Sequence[Refusal], title: str = "Cannot spike") -> Table:
     table.add_column("why", overflow="fold", ratio=4)
     table.add_column("what to do", overflow="fold", ratio=4)
     for entry in refused:
-        more = f"\nmore: inspect --explain {entry.node}" if entry.nodes else ""
-        remedy = Text(entry.remedy + more)
+        remedy = Text(what_to_do(entry))
         table.add_row(Text(entry.node), Text(entry.op), Text(entry.reason), remedy)
     return table
 

@@ -13,11 +13,14 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from na_convert.graph import is_constant, is_ours, is_standard
-from na_convert.regions import DATA_POSITIONS
+from na_convert.regions import AVERAGING_OPS, DATA_POSITIONS, feeders
 
 from .dynamic_scales import DYNAMIC_OPS, REASON, REMEDY
 
 REDUCTION_REMEDY = "train the network without it, or move it behind the last activation"
+NORMALISATION_REMEDY = (
+    "train with BatchNorm, which is constant in evaluation, or move it behind the last activation"
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,10 @@ def _quoted(node: gs.Node, *positions: int) -> str:
 def _numerator(node: gs.Node, spiking: Sequence[bool], rank: int | None) -> Obstacle | None:
     if spiking[1]:
         tensor = _quoted(node, 1)
+        if any(is_standard(n, *AVERAGING_OPS) for n in feeders(node.inputs[1], node)):
+            return Obstacle(
+                f"divides by {tensor}, statistics of the spikes themselves", NORMALISATION_REMEDY
+            )
         return Obstacle(f"divides by {tensor}, which depends on spikes", REDUCTION_REMEDY)
     return None
 
@@ -251,10 +258,7 @@ def _inference_only(node: gs.Node, spiking: Sequence[bool], rank: int | None) ->
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 _OPEN = "takes a {} over the batch, or over axes whose sizes are open"
-_STATISTICS = Obstacle(
-    "divides by statistics of the spikes themselves",
-    "train with BatchNorm, which is constant in evaluation, or move it behind the last activation",
-)
+_STATISTICS = Obstacle("divides by statistics of the spikes themselves", NORMALISATION_REMEDY)
 _RECURRENT = Obstacle("a recurrent layer has a time axis of its own", REDUCTION_REMEDY)
 _BRANCHING = Obstacle("control flow that depends on data", REDUCTION_REMEDY)
 _COMPARING = Obstacle("chooses by comparing spikes with each other", REDUCTION_REMEDY)

@@ -98,6 +98,11 @@ CASES = {
         "RandomUniformLike_e", "its mean is not zero but 0.5", "eval",
     ),
     "gate": ("s = HardSigmoid (p)\nb = Mul (a, s)", "Mul_b", "'a' and 's' (gating)", "train"),
+    "layer norm": (
+        "m = ReduceMean <axes: ints = [1]> (a)\nd = Sub (a, m)\ns = Pow (d, two)\n"
+        "v = ReduceMean <axes: ints = [1]> (s)\nw = Add (v, tiny)\nr = Sqrt (w)\nb = Div (d, r)",
+        "Div_b", "divides by 'r', statistics of the spikes", "BatchNorm",
+    ),
     "divided": (
         "m = ReduceMax <axes: ints = [1, 2, 3]> (a)\nb = Div (a, m)", "Div_b",
         "divides by 'm'", "train",
