@@ -26,6 +26,7 @@ from .data import Samples
 from .input_range import merged, proven_inputs, ranges_of
 from .layers import Layer, reference_values, split_by_owner
 from .results import ClassResult, InputRange, TimestepResult
+from .saturation import is_probability
 from .snn import Snn
 from .statistics import (
     LayerCounts,
@@ -160,6 +161,7 @@ class Observer:
         self._whole = _reference(stages)
         self._pools = pool_sources(stages.network)
         self._proven = proven_inputs(stages.network)
+        self._sigmoid = is_probability(stages.ann)
 
     def part(self, samples: Samples, part: Part) -> Behaviour:
         """Of one batch of ``samples``."""
@@ -176,7 +178,13 @@ class Observer:
         counted = self._counters[layers](feeds)
         return Behaviour(
             tuple(
-                count_outputs(t, values[output], counted.outputs[t][output], labels)
+                count_outputs(
+                    t,
+                    values[output],
+                    counted.outputs[t][output],
+                    labels,
+                    sigmoid=self._sigmoid,
+                )
                 for t in self._steps
             ),
             self._layers(counted, values, samples) if layers else (),

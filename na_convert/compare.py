@@ -37,6 +37,7 @@ from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, of_check, replay_figures
 from .running import file_engine
 from .same_counts import same_counts_figure
+from .saturation import is_probability
 from .snn import Snn
 from .statistics import LayerCounts, count_outputs
 from .teacher_forcing import runner
@@ -161,7 +162,9 @@ def _rounding(stages: Stages, samples: Samples, replayed: Replay) -> Rounding:
     for start in range(0, len(samples), size):
         feeds = rows(samples.feeds, start, size)
         labels = None if samples.labels is None else samples.labels[start : start + size]
-        part = count_outputs(0, before(feeds)[name], after(feeds)[name], labels)
+        part = count_outputs(
+            0, before(feeds)[name], after(feeds)[name], labels, sigmoid=is_probability(stages.ann)
+        )
         counted = part if counted is None else counted.merged(part)
     assert counted is not None
     found = counted.result()

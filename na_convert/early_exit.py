@@ -18,6 +18,7 @@ from .errors import UsageError
 from .integer_stepping import Int8Stepper
 from .results import EarlyExit, SimulatedTimestep
 from .running import Stepper, stepper_for
+from .saturation import is_probability
 from .simulator import Simulator
 from .snn_guard import described_as_it_is
 from .statistics import predictions
@@ -48,13 +49,16 @@ def run_until_decided(
     with described_as_it_is():
         stepper = stepper_for(simulator.model, simulator.network, (), threads)
     size, count = simulator.batch_size(timesteps, batch), len(samples)
+    sigmoid = is_probability(simulator.network.graph)
     stopped = np.zeros(timesteps, np.int64)
     hits = np.zeros(timesteps, np.int64)
     for start in range(0, count, size):
         feeds = {name: np.asarray(v[start : start + size]) for name, v in samples.feeds.items()}
         watch(feeds)
         with described_as_it_is():
-            found, at = _decide(stepper, feeds, simulator.outputs[0], margin, timesteps)
+            found, at = _decide(
+                stepper, feeds, simulator.outputs[0], margin, timesteps, sigmoid=sigmoid
+            )
         stopped += np.bincount(at - 1, minlength=timesteps)
         if samples.labels is not None:
             hits += np.count_nonzero(found == samples.labels[start : start + size], axis=1)
@@ -71,6 +75,8 @@ def _decide(
     output: str,
     margin: float,
     timesteps: int,
+    *,
+    sigmoid: bool,
 ) -> tuple[Array, Array]:
     """Classes ``[T, N]`` if there were at most T steps, and the step each sample stopped at."""
     stepper.reset()
@@ -82,8 +88,8 @@ def _decide(
         values = stepper.step(feeds)[output]
         if values.ndim != 2:
             raise UsageError(f"--early-exit: the output {output!r} is no vector of classes")
-        classes[t - 1 :, running] = predictions(values)
-        decided = _margin(values) >= margin
+        classes[t - 1 :, running] = predictions(values, sigmoid=sigmoid)
+        decided = _margin(values, 0.5 if sigmoid else 0) >= margin
         at[running[decided]] = t
         if decided.all() or t == timesteps:
             break
@@ -93,8 +99,8 @@ def _decide(
     return classes, at
 
 
-def _margin(values: Array) -> Array:
+def _margin(values: Array, boundary: float) -> Array:
     if values.shape[1] == 1:
-        return np.asarray(np.abs(values[:, 0]))
+        return np.asarray(np.abs(values[:, 0] - boundary))
     ordered = np.partition(values, -2, axis=1)
     return np.asarray(ordered[:, -1] - ordered[:, -2])

@@ -24,8 +24,10 @@ from .passes.quantise_weights import Quantised
 from .passes.tie_shortcuts import tie_shortcuts
 from .results import Exactness, Quantisation
 from .running import file_runner
+from .saturation import is_probability
 from .shapes import rows_per_sample
 from .snn import Snn, neuron_nodes, parameters
+from .statistics import predictions
 from .teacher_forcing import runner
 
 Array: TypeAlias = NDArray[Any]
@@ -163,17 +165,14 @@ def _score(
     run = file_runner(model)
     output = staircase_ann.outputs[0].name
     reference = runner(staircase_ann, network.carried, (), [output])
-    hits, count = 0, min(len(samples), DECIDING_SAMPLES)
+    sigmoid = is_probability(staircase_ann)
+    same, count = [], min(len(samples), DECIDING_SAMPLES)
     for start in range(0, count, _BATCH):
         feeds = rows(samples.feeds, start, min(_BATCH, count - start))
-        made = _classes(run(feeds, network.timesteps).outputs[network.timesteps][output])
-        if samples.labels is not None:
-            wanted = samples.labels[start : start + len(made)]
-        else:
-            wanted = _classes(reference(feeds)[output])
-        hits += int(np.count_nonzero(made == wanted))
-    return hits / count
-
-
-def _classes(logits: Array) -> Array:
-    return np.asarray(logits.reshape(len(logits), -1).argmax(axis=1))
+        outputs = run(feeds, network.timesteps).outputs[network.timesteps]
+        made = predictions(outputs[output], sigmoid=sigmoid)
+        labels = None if samples.labels is None else samples.labels[start : start + len(made)]
+        if labels is None or labels.shape != made.shape:
+            labels = predictions(reference(feeds)[output], sigmoid=sigmoid)
+        same.append(np.ravel(made == labels))
+    return float(np.mean(np.concatenate(same)))

@@ -30,6 +30,7 @@ from numpy.typing import DTypeLike, NDArray
 from .data import Samples
 from .errors import DataError
 from .results import ArrayInfo, SimulatedLayer, SimulatedTimestep
+from .saturation import is_probability
 from .simulation import Simulation, fixed_batch, membranes
 from .simulator import Simulator
 from .statistics import predictions
@@ -72,7 +73,7 @@ def record(
             watch(rows)
             run = simulator.run(rows, timesteps, batch=size)
             if fits and samples.labels is not None:
-                hits = _correct(run, simulator.outputs[0], samples.labels[start : start + size])
+                hits = _correct(run, simulator, samples.labels[start : start + size])
                 fits = hits is not None
                 correct += 0 if hits is None else hits
             for name in simulator.recorded:
@@ -90,9 +91,12 @@ def record(
     )
 
 
-def _correct(run: Simulation, output: str, labels: Array) -> Array | None:
+def _correct(run: Simulation, simulator: Simulator, labels: Array) -> Array | None:
     """Hits at each T; None where the first output holds no class per sample."""
-    found = [predictions(outputs[output]) for _, outputs in sorted(run.outputs.items())]
+    output, sigmoid = simulator.outputs[0], is_probability(simulator.network.graph)
+    found = [
+        predictions(outputs[output], sigmoid=sigmoid) for _, outputs in sorted(run.outputs.items())
+    ]
     if any(classes.shape != labels.shape for classes in found):
         return None
     return np.asarray([np.count_nonzero(classes == labels) for classes in found])

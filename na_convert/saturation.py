@@ -1,4 +1,4 @@
-"""What floats are off by that is no share of their value.
+"""Outputs of a Sigmoid: which they are, and what floats are off by that is no share of the value.
 
 onnxruntime's Sigmoid is right to some units in the last place of 1: where all it gives is close to
 0 (a detector, on a picture of nothing), that is as much as the values themselves, and no relative
@@ -7,10 +7,12 @@ limit holds.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .graph import is_standard, producer
+from .graph import is_ours, is_standard, producer
 from .regions import MOVING, data_inputs
 
 _UNITS = 4  # measured: 1.4 on each side of a comparison
@@ -24,12 +26,22 @@ def saturation_error(tensor: gs.Tensor) -> float:
     return _UNITS * float(np.finfo(kind).eps)
 
 
-def saturating_nodes(tensor: gs.Tensor) -> list[gs.Node]:
-    """The Sigmoids whose values, moved about, are all ``tensor`` holds; [] if it holds more."""
+def is_probability(graph: gs.Graph) -> bool:
+    """Whether the first output of ``graph`` holds what Sigmoids gave, quantised or not."""
+    rounding = ("Cast", "QuantizeLinear", "DequantizeLinear", "Staircase", "Ramp")
+    return bool(saturating_nodes(graph.outputs[0], rounding))
+
+
+def saturating_nodes(tensor: gs.Tensor, through: Collection[str] = ()) -> list[gs.Node]:
+    """The Sigmoids whose values, moved about, are all ``tensor`` holds; [] if it holds more.
+
+    The operators ``through`` count as moving.
+    """
     pending, seen, found = [tensor], set(), []
     while pending:
         node = producer(pending.pop())
-        if node is None or not is_standard(node, *MOVING, "Concat", "Sigmoid"):
+        known = (*MOVING, "Concat", "Sigmoid", *through)
+        if node is None or not (is_standard(node, *known) or is_ours(node, *through)):
             return []
         if id(node) in seen:
             continue
@@ -37,5 +49,5 @@ def saturating_nodes(tensor: gs.Tensor) -> list[gs.Node]:
         if node.op == "Sigmoid":
             found.append(node)
         else:
-            pending.extend(data_inputs(node))
+            pending.extend(data_inputs(node)[:1] if node.op in through else data_inputs(node))
     return found

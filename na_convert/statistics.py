@@ -228,10 +228,15 @@ class OutputCounts:
 
 
 def count_outputs(
-    steps: int, ann: Array, snn: Array, labels: NDArray[np.int64] | None
+    steps: int,
+    ann: Array,
+    snn: Array,
+    labels: NDArray[np.int64] | None,
+    *,
+    sigmoid: bool = False,
 ) -> OutputCounts:
-    """Predictions after ``steps``, from the first output of ANN and SNN."""
-    ann_class, snn_class = predictions(ann), predictions(snn)
+    """`predictions` after ``steps``, from the first output of ANN and SNN."""
+    ann_class, snn_class = (predictions(each, sigmoid=sigmoid) for each in (ann, snn))
     same = ann_class == snn_class
     difference = np.asarray(ann, np.float64) - np.asarray(snn, np.float64)
     by_class = None
@@ -259,12 +264,16 @@ def _merged_classes(
     return total
 
 
-def predictions(output: Array) -> Array:
-    """Classes: the largest entry along axis 1; the sign of a lone logit; integers as they are."""
+def predictions(output: Array, *, sigmoid: bool = False) -> Array:
+    """Classes: the largest entry along axis 1; the sign of a lone logit; integers as they are.
+
+    Behind a ``sigmoid`` classes part at 0.5, and a map [N, H, W, 1] has a lone one at each place.
+    """
     if output.dtype.kind in "iub":
         return output.reshape(len(output), -1).squeeze(1) if output[0].size == 1 else output
-    if output.ndim == 1 or output.shape[1] == 1:
-        positive = (output.reshape(len(output), -1) > 0).astype(np.int64)
+    places = sigmoid and output.ndim > 2 and output.shape[-1] == 1 and min(output.shape[1:-1]) > 1
+    if output.ndim == 1 or output.shape[1] == 1 or places:
+        positive = (output.reshape(len(output), -1) > (0.5 if sigmoid else 0)).astype(np.int64)
         return positive[:, 0] if positive.shape[1] == 1 else positive
     return np.asarray(np.argmax(output, axis=1))
 

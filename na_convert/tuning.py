@@ -22,6 +22,7 @@ from .outputs import Array, ann_output, file_output, snn_output
 from .passes import calibrate_bias
 from .results import BiasCalibration, PassReport, TimestepResult
 from .runtime import Feeds
+from .saturation import is_probability
 from .snn import Snn, recorded
 from .statistics import count_outputs
 
@@ -155,7 +156,9 @@ def _candidates(
             found = file_output(file, candidate.network, layers, samples.feeds)
         elif found is None:
             found = snn_output(prepared(candidate.network), layers, samples.feeds)[steps]
-        counts = count_outputs(steps, expected, found, samples.labels)
+        counts = count_outputs(
+            steps, expected, found, samples.labels, sigmoid=is_probability(network.graph)
+        )
         yield candidate, counts.result()
         gc.collect()  # graphs are rings of nodes and tensors, and hold a network's weights each
 

@@ -36,6 +36,7 @@ from na_convert.layers import Layer, match_layers, per_channel
 from na_convert.lazy import pick
 from na_convert.outputs import ann_output, snn_output
 from na_convert.results import BiasCalibration, BiasTrial, LayerShift, Neuron, PassReport, Skip
+from na_convert.saturation import is_probability
 from na_convert.snn import BIAS_TIMESTEPS, Snn, neuron_nodes, recorded
 from na_convert.spec import check_graph, check_spiking
 from na_convert.statistics import OutputCounts, count_outputs, predictions
@@ -80,12 +81,14 @@ def run(
     expected = ann_output(staircase_ann, network, layers, held_out)
     plain = nearest = snn_output(network, layers, held_out)[steps]
     chosen, kept, trials = network, None, []
+    sigmoid = is_probability(network.graph)
     for index, match in enumerate(MATCHES):
         shifts = measure(network, staircase_ann, fit, match)
         shifted = apply(network, layers, shifts)
         found = snn_output(shifted, layers, held_out)[steps]
-        trials.append(_trial(match, layers, shifts, count_outputs(steps, expected, found, None)))
-        if _is_better(expected, nearest, found):
+        counts = count_outputs(steps, expected, found, None, sigmoid=sigmoid)
+        trials.append(_trial(match, layers, shifts, counts))
+        if _is_better(expected, nearest, found, sigmoid=sigmoid):
             chosen, kept, nearest = shifted, match, found
         progress((index + 1) / len(MATCHES))
     calibration = BiasCalibration(
@@ -159,14 +162,14 @@ def apply(network: Snn, layers: Sequence[Layer], shifts: Mapping[str, Array]) ->
 # --- deciding -------------------------------------------------------------------------------------
 
 
-def _is_better(expected: Array, before: Array, after: Array) -> bool:
+def _is_better(expected: Array, before: Array, after: Array, *, sigmoid: bool = False) -> bool:
     """Whether ``after`` is nearer to ``expected`` than ``before``: outputs [N, ...].
 
     By the share of equal classes, where it differs by more than twice its standard error; else by
     the mean square error.
     """
-    classes = predictions(expected)
-    gained = [predictions(found) == classes for found in (after, before)]
+    classes = predictions(expected, sigmoid=sigmoid)
+    gained = [predictions(found, sigmoid=sigmoid) == classes for found in (after, before)]
     gain = (gained[0].astype(np.float64) - gained[1]).reshape(len(expected), -1).mean(axis=1)
     if abs(gain.mean()) > 2 * gain.std() / np.sqrt(len(gain)):
         return bool(gain.mean() > 0)

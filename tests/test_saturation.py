@@ -11,7 +11,8 @@ from na_convert.passes import fold_batchnorm
 
 import na_convert
 from na_convert.graph import import_graph
-from na_convert.saturation import saturation_error
+from na_convert.runtime import run
+from na_convert.saturation import is_probability, saturation_error
 from na_convert.teacher_forcing import teacher_forced_error
 from tests import build
 
@@ -74,3 +75,53 @@ OTHERS = (
 def test_other_ends_have_no_such_error(end: str) -> None:
     graph, _ = build.graph("l = Flatten (x)\n" + end)
     assert saturation_error(graph.outputs[0]) == 0
+
+
+LONE = {
+    "alone": "y = Sigmoid (g)",
+    "quantised": "p = Sigmoid (g)\nq = QuantizeLinear (p, share, none)\n"
+    "y = DequantizeLinear (q, share, none)",
+}
+
+
+@pytest.mark.parametrize("end", LONE)
+def test_a_lone_probability_is_a_class_by_a_half(tmp_path: Path, end: str) -> None:
+    """All of them are above 0: by their sign, ANN and SNN would always agree."""
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\n" + build.quantised("z", "a")
+        + "f = Flatten (a)\ng = Gemm (f, v, bias)\n" + LONE[end]
+    )  # fmt: skip
+    weights = {**WEIGHTS, "v": (256, 1), "bias": np.full(1, -0.2, np.float32)}
+    weights |= {"share": 1 / 255, "none": np.zeros((), np.uint8)}
+    onnx.save(build.model(body, weights), tmp_path / "m.onnx")
+    given, snn = build.images(40), tmp_path / "s.onnx"
+    labels = (run(onnx.load(tmp_path / "m.onnx"), {"x": given})["y"][:, 0] > 0.5).astype(np.int64)
+    assert 5 < labels.sum() < 35
+    data = {"x": given, "labels": labels}
+    result = na_convert.convert(tmp_path / "m.onnx", output=snn, data=data, timesteps=1)
+    said = [run(onnx.load(snn), {"x": rows})["y"][0, 0] > 0.5 for rows in given[:, None]]
+    right = float(np.mean(np.array(said) == labels))
+    assert right < 1
+    assert result.equivalence is not None
+    (row,) = result.equivalence.by_timestep
+    assert (row.ann_accuracy, row.snn_accuracy, row.agreement) == (1, right, right)
+    (simulated,) = na_convert.record(snn, data=data).by_timestep
+    assert simulated.accuracy == right
+
+
+def test_a_lone_probability_is_decided_by_its_distance_from_a_half(tmp_path: Path) -> None:
+    body = (
+        "z = Conv <pads = [1,1,1,1]> (x, w)\n" + build.quantised("z", "a")
+        + "f = Flatten (a)\ng = Gemm (f, v)\ny = Sigmoid (g)"
+    )  # fmt: skip
+    onnx.save(build.model(body, {**WEIGHTS, "v": (256, 1)}), tmp_path / "m.onnx")
+    given, snn = {"x": build.images(20)}, tmp_path / "s.onnx"
+    na_convert.convert(tmp_path / "m.onnx", output=snn, data=given, form="step", timesteps=3)
+    never = na_convert.record(snn, data=given, early_exit=0.51)
+    assert never.early_exit is not None
+    assert never.early_exit.mean_timesteps == 3
+
+
+def test_what_is_no_probability() -> None:
+    assert not is_probability(build.graph("l = Flatten (x)\ny = Tanh (l)")[0])
+    assert is_probability(build.graph("l = Flatten (x)\ny = Sigmoid (l)")[0])

@@ -192,6 +192,16 @@ def test_a_lone_logit_is_a_class_by_its_sign(count: int) -> None:
     assert predictions(np.full(count, 2.0)).tolist() == [1] * count
 
 
+def test_behind_a_sigmoid_classes_part_at_a_half() -> None:
+    assert predictions(np.array([[0.2], [0.6]]), sigmoid=True).tolist() == [0, 1]
+    assert predictions(np.array([0.2, 0.6]), sigmoid=True).tolist() == [0, 1]
+    several = np.array([[0.2, 0.1, 0.3]])
+    assert predictions(several, sigmoid=True).tolist() == [2]
+    places = np.array([[[[0.2], [0.9]], [[0.6], [0.1]]]])  # an image, its lone channel last
+    assert predictions(places, sigmoid=True).tolist() == [[0, 1, 1, 0]]
+    assert predictions(several[:, :, None, None], sigmoid=True).tolist() == [[[2]]]
+
+
 def test_what_is_not_finite_does_not_stop_the_count() -> None:
     found = count_outputs(1, np.zeros((1, 2)), np.array([[np.nan, 1.0]]), None)
     assert np.isnan(found.result().logit_rmse)
