@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import ModelError
 from .graph import Parts
-from .protos import size_of
+from .protos import array_of, size_of
 from .runtime import HEAVY, Backend, Model, engine_of, session, taken_beside, values_of
 
 Array: TypeAlias = NDArray[Any]
@@ -215,7 +215,7 @@ def _run_pieces(
         known = {k: v for k, v in {**known, **found}.items() if k in values or k in later}
     constant = [name for name in outputs if name not in known]
     part, _ = _part(model, [], cuts, constant, {})
-    known |= {i.name: onnx.numpy_helper.to_array(i) for i in part.light.graph.initializer}
+    known |= {i.name: array_of(i) for i in part.light.graph.initializer}
     known |= part.weights
     return {name: np.asarray(known[name]) for name in outputs}
 

@@ -14,6 +14,7 @@ from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
 from . import neurons
 from .errors import ModelError
+from .protos import array_of, stays_in_file
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 LARGE = 1024  # bytes; larger constants travel beside a model, not inside (`Parts`)
@@ -81,9 +82,17 @@ def import_graph(model: onnx.ModelProto) -> tuple[gs.Graph, Carried]:
     ]
     for tensor in graph.tensors().values():
         if is_constant(tensor):
-            tensor.values = np.asarray(tensor.values)
+            _read(tensor)
     graph.opset = next(i.version for i in model.opset_import if i.domain in STANDARD_DOMAINS)
     return graph, carried
+
+
+def _read(constant: gs.Constant) -> None:
+    """Have its values in an array."""
+    stored = getattr(constant._values, "tensor", None)
+    if isinstance(stored, onnx.TensorProto) and stays_in_file(stored):
+        constant.values, constant.data_location = array_of(stored), None
+    constant.values = np.asarray(constant.values)
 
 
 @dataclass(frozen=True)

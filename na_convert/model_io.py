@@ -9,19 +9,32 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from . import model_guard, neurons
-from .cut import reads
+from .cut import MOST_AT_ONCE, reads
 from .errors import ModelError, NotConvertible, first_line
+from .graph import STANDARD_DOMAINS
 from .large_batch import free_large_batch
-from .protos import without_weights
+from .lift import OPSET
+from .protos import (
+    dtype_of,
+    leave_in_file,
+    size_of,
+    stays_in_file,
+    tensors_of,
+    without_weights,
+)
+from .runtime import HEAVY
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 
 
 @dataclass
 class Loaded:
-    """A model read from `path`: weights inside, foreign local functions inlined.
+    """A model read from `path`: weights inside, foreign local functions inlined. Of a model with
+    more than `cut.MOST_AT_ONCE` bytes of external data the large weights stay in their file
+    (`protos.array_of` reads them).
 
     `bytes` are those of the file and of its external data, `sha256` is of the file alone; `notes`
     says what else was changed while it was read.
@@ -131,8 +144,25 @@ def _open_sizes(graph: onnx.GraphProto) -> None:
 def _with_external_data(path: Path) -> tuple[onnx.ModelProto, int]:
     model = onnx.load(path, load_external_data=False)
     beside = model_guard.check_external(path, model)
-    onnx.load_external_data_for_model(model, str(path.parent))
+    if beside > MOST_AT_ONCE:
+        _leave_in_file(model, path.parent)
+    for tensor in tensors_of(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and not stays_in_file(tensor):
+            load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
     return model, beside
+
+
+def _leave_in_file(model: onnx.ModelProto, folder: Path) -> None:
+    """Large weights, of types that numpy has, stay where they are until they are needed; not those
+    of a model that will be lifted, and compared with what it was."""
+    if not any(i.domain in STANDARD_DOMAINS and i.version >= OPSET for i in model.opset_import):
+        return
+    for weight in model.graph.initializer:
+        external = weight.data_location == onnx.TensorProto.EXTERNAL
+        if external and size_of(weight) > HEAVY and dtype_of(weight).isbuiltin == 1:
+            leave_in_file(weight, folder)
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

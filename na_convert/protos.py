@@ -1,14 +1,19 @@
 """Everything inside a model file: its nodes and tensors, those of subgraphs and functions too; and
-the model without its weights, for what cannot or need not take them."""
+the model without its weights, for what cannot or need not take them; weights left in a file."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+
+from .errors import ModelError, first_line
 
 PROTOBUF_LIMIT = 2**31 - 1 - (1 << 20)  # bytes of a model, with some room for its tags
 _SMALL = 4096  # bytes; what may say something about shapes
@@ -97,3 +102,43 @@ def size_of(tensor: onnx.TensorProto) -> int:
 
 def dtype_of(tensor: onnx.TensorProto) -> np.dtype[Any]:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+
+# --- weights that stay in a file ------------------------------------------------------------------
+
+_MODIFIED = "modified"  # of the file, when the model was read
+
+
+def leave_in_file(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Let ``tensor``, external data of a model in ``folder``, say where it is to be read later."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    file = (folder / place["location"]).absolute()
+    place |= {"location": str(file), _MODIFIED: str(file.stat().st_mtime_ns)}
+    del tensor.external_data[:]
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)
+
+
+def stays_in_file(tensor: onnx.TensorProto) -> bool:
+    return any(entry.key == _MODIFIED for entry in tensor.external_data)
+
+
+def array_of(tensor: onnx.TensorProto) -> NDArray[Any]:
+    """The values of a weight, read from its file if they stay there.
+
+    Raises ModelError where that file is not what it was.
+    """
+    if not stays_in_file(tensor):
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    file, count = Path(place["location"]), int(prod(tensor.dims))
+    try:
+        with file.open("rb") as stored:
+            same = str(os.fstat(stored.fileno()).st_mtime_ns) == place[_MODIFIED]
+            stored.seek(int(place.get("offset", "0")))
+            values = np.fromfile(stored, dtype_of(tensor).newbyteorder("<"), count)
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({first_line(error)})") from error
+    if not same or values.size < count:
+        raise ModelError(f"{file}: changed while it was in use", remedy="run it again")
+    return values.astype(dtype_of(tensor), copy=False).reshape(tuple(tensor.dims))

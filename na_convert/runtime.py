@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from .errors import DoesNotRun, ModelError, NaConvertError, PassFailed, first_line
 from .graph import STANDARD_DOMAINS, Parts
-from .protos import PROTOBUF_LIMIT, all_nodes, dtype_of, size_of, with_subgraphs
+from .protos import (
+    PROTOBUF_LIMIT,
+    all_nodes,
+    array_of,
+    dtype_of,
+    size_of,
+    stays_in_file,
+    with_subgraphs,
+)
 
 Feeds = dict[str, NDArray[np.generic]]
 Model: TypeAlias = onnx.ModelProto | Parts
@@ -53,7 +61,7 @@ def _serialised(model: Model) -> tuple[bytes, dict[str, Any]]:
     if isinstance(model, Parts):
         if model.bytes <= BESIDE:
             return bytes(model.whole().SerializeToString()), {}
-    elif sum(map(size_of, model.graph.initializer)) <= PROTOBUF_LIMIT:
+    elif _fits(model):
         return bytes(model.SerializeToString()), {}
     else:
         model = _with_weights_beside(model)
@@ -62,6 +70,12 @@ def _serialised(model: Model) -> tuple[bytes, dict[str, Any]]:
         for name, values in model.weights.items()
     }
     return bytes(model.referring("memory", {}).SerializeToString()), weights
+
+
+def _fits(model: onnx.ModelProto) -> bool:
+    weights = model.graph.initializer
+    inside = not any(map(stays_in_file, weights))
+    return inside and sum(map(size_of, weights)) <= PROTOBUF_LIMIT
 
 
 def _with_weights_beside(model: onnx.ModelProto) -> Parts:
@@ -81,10 +95,11 @@ def taken_beside(
     """Put ``weights`` into ``light``, but for the large ones, which are returned by name."""
     beside = {}
     for tensor in weights:
-        if size_of(tensor) <= HEAVY or dtype_of(tensor).isbuiltin != 1:
-            light.graph.initializer.append(tensor)
+        heavy = size_of(tensor) > HEAVY and dtype_of(tensor).isbuiltin == 1
+        if heavy or stays_in_file(tensor):
+            beside[tensor.name] = array_of(tensor)
         else:
-            beside[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            light.graph.initializer.append(tensor)
     return beside
 
 

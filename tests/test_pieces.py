@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ import onnxruntime
 import pytest
 
 import na_convert
-from na_convert import cut, forms, model_writing, result_json, runtime
-from na_convert.errors import CheckFailed
-from na_convert.graph import Computed, Parts, export_parts, is_constant
+from na_convert import cut, forms, model_io, model_writing, result_json, runtime
+from na_convert.errors import CheckFailed, ModelError
+from na_convert.graph import Computed, Parts, export_parts, import_graph, is_constant
+from na_convert.protos import array_of, stays_in_file
 
 from . import build
 
@@ -37,10 +39,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Called, it makes every weight of more than 64 bytes one of a model that is too large."""
 
     def lower() -> None:
-        for module in (cut, runtime):
+        for module in (cut, model_io, runtime):
             monkeypatch.setattr(module, "HEAVY", 64)
         monkeypatch.setattr(runtime, "BESIDE", 0)
-        monkeypatch.setattr(cut, "MOST_AT_ONCE", 0)
+        for module in (cut, model_io):
+            monkeypatch.setattr(module, "MOST_AT_ONCE", 0)
         monkeypatch.setattr(cut, "PIECE", 1)
 
     return lower
@@ -107,6 +110,61 @@ def test_weights_are_handed_over_where_they_are(small: Callable[[], None]) -> No
         name: values.ctypes.data for name, values in parts.weights.items()
     }
     assert "w2" in parts.weights
+
+
+# --- weights that stay in their file --------------------------------------------------------------
+
+
+def test_large_external_weights_are_read_when_they_are_needed(
+    tmp_path: Path, small: Callable[[], None]
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(build.model(BODY, WEIGHTS), path, save_as_external_data=True, location="m.data",
+              size_threshold=0)  # fmt: skip
+    whole = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    small()
+    loaded = model_io.load(path)
+    assert loaded.bytes == path.stat().st_size + (tmp_path / "m.data").stat().st_size
+    graph, _ = import_graph(loaded.model)
+    for weight in loaded.model.graph.initializer:
+        assert not weight.raw_data
+        assert stays_in_file(weight)
+        np.testing.assert_array_equal(array_of(weight), whole[weight.name])
+        np.testing.assert_array_equal(graph.tensors()[weight.name].values, whole[weight.name])
+    feeds = {"x": DATA["x"]}
+    np.testing.assert_array_equal(
+        runtime.run(loaded.model, feeds)["y"], runtime.run(onnx.load(path), feeds)["y"]
+    )
+
+
+def changed(data: Path) -> None:
+    os.utime(data, ns=(0, 0))
+
+
+def shortened(data: Path) -> None:
+    modified = data.stat().st_mtime_ns
+    data.write_bytes(data.read_bytes()[:-4])
+    os.utime(data, ns=(modified, modified))
+
+
+def removed(data: Path) -> None:
+    data.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [(changed, "changed while"), (shortened, "changed while"), (removed, "cannot be read")],
+)
+def test_a_file_that_changes_meanwhile_is_no_weight(
+    tmp_path: Path, small: Callable[[], None], change: Callable[[Path], None], match: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(build.model(BODY, WEIGHTS), path, save_as_external_data=True, location="m.data")
+    small()
+    model = model_io.load(path).model
+    change(tmp_path / "m.data")
+    with pytest.raises(ModelError, match=match):
+        import_graph(model)
 
 
 # --- commands -------------------------------------------------------------------------------------

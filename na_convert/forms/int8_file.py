@@ -21,6 +21,7 @@ from ..graph import import_graph
 from ..integer import Analog, IntegerNetwork, Layer, Mean, Product, Shortcut, Window
 from ..integer_bounds import INT32, LARGEST_THRESHOLD
 from ..integer_moves import Move
+from ..protos import array_of
 from ..snn import Snn, neurons_from
 from .int8_nodes import StepBuilder, unit_key
 from .int8_schema import DESCRIPTION, conforms
@@ -151,7 +152,7 @@ class _Reader:
     def values(self, name: str) -> Array:
         if name not in self._initialisers:
             raise ModelError(f"the file lacks {name!r}, which its metadata names", node=name)
-        found = np.asarray(onnx.numpy_helper.to_array(self._initialisers[name]))
+        found = array_of(self._initialisers[name])
         if not np.isfinite(found).all():
             raise _damaged(f"{name!r} holds a number that is not finite", name)
         return found

@@ -39,6 +39,7 @@ from ..graph import (
 )
 from ..graph import node as make_node
 from ..neurons import NEURON_OPS
+from ..protos import array_of
 from ..regions import data_inputs, spiking_nodes
 from ..shapes import annotate, of_one_step
 from ..snn import Snn, float_type, neuron_nodes, parameters, require_form, written_as
@@ -79,7 +80,7 @@ def from_unrolled(model: onnx.ModelProto) -> Snn:
         name = weight.name.removesuffix(NEGATED)
         if name in known or weight.name in known:
             continue
-        values = onnx.numpy_helper.to_array(weight)
+        values = array_of(weight)
         plain = values if name == weight.name else -values
         network.graph.initializer.append(onnx.numpy_helper.from_array(plain, name))
         known.add(name)
@@ -147,7 +148,7 @@ def _contents(graph: onnx.GraphProto) -> tuple[list[bytes], dict[str, bytes], li
         plain.CopyFrom(node)
         plain.ClearField("doc_string")
         nodes.append(plain.SerializeToString(deterministic=True))
-    weights = {i.name: onnx.numpy_helper.to_array(i).tobytes() for i in graph.initializer}
+    weights = {i.name: array_of(i).tobytes() for i in graph.initializer}
     ends = [v.name.encode() for v in (*graph.input, *graph.output)]
     return nodes, weights, ends
 
