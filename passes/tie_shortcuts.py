@@ -76,7 +76,7 @@ def _chains(network: Snn) -> list[list[str]]:
         name, identities = ("", ()) if isinstance(item, Move) else (item[0], item[1].identities)
         for counts, gain in identities:
             source = owner.get(counts.name)
-            if source is not None and _worth_its_threshold(source, gain):
+            if source is not None and _worth_its_threshold(source, counts.scale * gain):
                 leader[find(source.name)] = find(name)
     chains: dict[str, list[str]] = {}
     for name in nodes:
@@ -84,10 +84,9 @@ def _chains(network: Snn) -> list[list[str]]:
     return [chain for chain in chains.values() if len(chain) > 1]
 
 
-def _worth_its_threshold(node: gs.Node, gain: NDArray[np.float64]) -> bool:
-    own = parameters(node)
-    worth = np.asarray(own.amplitude, np.float64) * gain
-    return bool(np.all(np.abs(worth / own.threshold - 1) <= _EQUAL))
+def _worth_its_threshold(node: gs.Node, worth: NDArray[np.float64]) -> bool:
+    """Or minus that, which is taken off as it is."""
+    return bool(np.all(np.abs(np.abs(worth / parameters(node).threshold) - 1) <= _EQUAL))
 
 
 def _raise(node: gs.Node, factor: NDArray[np.float64], names: g.Names) -> NDArray[np.floating]:
