@@ -6,6 +6,7 @@ behind; most cancel (`drop_noops`). Weights are channels-first in either.
 * ``QLinearConv``, ``QLinearAveragePool``, ``QLinearGlobalAveragePool`` (com.microsoft) with
   ``channels_last``
 * ``NhwcMaxPool`` (com.microsoft)
+* ``QLinearAdd``, ``QLinearMul`` (com.microsoft) of what these give: the Transposes go behind them
 * where the number of axes is not known: left
 """
 
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from na_convert.graph import is_standard, producer
 from na_convert.tensor_types import TensorType, tensor_types
 
 from .node_builder import Builder
 from .single_node import MICROSOFT
 
+_JOINING = ("QLinearAdd", "QLinearMul")
+_TERMS = (0, 3)  # their data
 _MARKED = ("QLinearConv", "QLinearAveragePool", "QLinearGlobalAveragePool")
 
 
@@ -32,6 +36,9 @@ def channels_first(graph: gs.Graph) -> int:
         if rank:
             _turn(builder, node, rank)
             changed += 1
+    graph.toposort()
+    for node in [n for n in graph.nodes if n.domain == MICROSOFT and n.op in _JOINING]:
+        _join(builder, node)
     graph.toposort()
     return changed
 
@@ -64,3 +71,18 @@ def _turn(b: Builder, node: gs.Node, rank: int) -> None:
     turned = b.variable(f"{base}_turned", output.dtype)
     node.outputs = [turned]
     b.emit_into("Transpose", [turned], output, {"perm": last})
+
+
+def _join(b: Builder, node: gs.Node) -> None:
+    """Let ``node`` work in front of the Transposes that all its terms come from, if they do."""
+    before = [producer(node.inputs[position]) for position in _TERMS]
+    turned = [t for t in before if t is not None and is_standard(t, "Transpose")]
+    orders = {tuple(t.attrs.get("perm", ())) for t in turned}
+    if len(turned) < len(_TERMS) or len(orders) != 1:
+        return
+    for position, transpose in zip(_TERMS, turned, strict=True):
+        node.inputs[position] = transpose.inputs[0]
+    output = b.take_output(node)
+    joined = b.variable(f"{b.base(node)}_turned", output.dtype)
+    node.outputs = [joined]
+    b.emit_into("Transpose", [joined], output, {"perm": list(orders.pop())})

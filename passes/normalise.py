@@ -50,6 +50,7 @@ def run(graph: gs.Graph) -> PassReport:
     written = plain_gathers(graph) + plain_stacks(graph) + plain_thresholds(graph)
     dropped = drop_noops(graph)
     turned = channels_first(graph)
+    dropped += drop_noops(graph) if turned else 0
     taken_apart = dequantise(graph)
     changing = dynamic_scales(graph)
     freed, left_alone, fixed = free_batch(graph)

@@ -256,6 +256,23 @@ def test_two_channels_last_operators_need_no_transpose_between() -> None:
     ]  # fmt: skip
 
 
+def test_sums_of_channels_last_stay_between_the_transposes() -> None:
+    conv = LAST["QLinearConv"][0]
+    add = "com.microsoft.QLinearAdd (r, s, z, u, t, o, t, o)"
+    pool = "com.microsoft.NhwcMaxPool <kernel_shape = [2,2]> (a)"
+    chain = f"r = {conv}\n u = {conv}\n a = {add}\n p = {pool}"
+    model = quantised(CHAIN.format(chain), CONV, "float[N,8,6,3] x")
+    rewritten(model, both_steps)
+    net, _ = import_graph(model)
+    assert channels_first(net) == 3
+    net.cleanup()
+    drop_noops(net)
+    assert ops(net) == [
+        "QuantizeLinear", "Transpose", "Transpose", "QLinearConv", "QLinearConv", "QLinearAdd",
+        "MaxPool", "Transpose", "DequantizeLinear",
+    ]  # fmt: skip
+
+
 def test_channels_last_of_an_unknown_number_of_axes_is_left() -> None:
     node, *_ = LAST["QLinearGlobalAveragePool"]
     model = quantised(CHAIN.format(f"p = {node}"), {}, "float x")
