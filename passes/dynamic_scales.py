@@ -25,7 +25,7 @@ REASON = (
 )
 REMEDY = (
     "convert the model from before quantize_dynamic, which has the same activations, or quantise "
-    "with scales of its own (quantize_static)"
+    "with stored scales (quantize_static)"
 )
 
 
