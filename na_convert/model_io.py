@@ -19,6 +19,7 @@ from .large_batch import free_large_batch
 from .lift import OPSET
 from .protos import (
     dtype_of,
+    forget_place,
     leave_in_file,
     size_of,
     stays_in_file,
@@ -144,6 +145,8 @@ def _open_sizes(graph: onnx.GraphProto) -> None:
 def _with_external_data(path: Path) -> tuple[onnx.ModelProto, int]:
     model = onnx.load(path, load_external_data=False)
     beside = model_guard.check_external(path, model)
+    for tensor in tensors_of(model):
+        forget_place(tensor)
     if beside > MOST_AT_ONCE:
         _leave_in_file(model, path.parent)
     for tensor in tensors_of(model):

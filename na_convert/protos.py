@@ -119,6 +119,14 @@ def leave_in_file(tensor: onnx.TensorProto, folder: Path) -> None:
         tensor.external_data.add(key=key, value=value)
 
 
+def forget_place(tensor: onnx.TensorProto) -> None:
+    """What a model from anywhere says under our own key means nothing."""
+    kept = [entry for entry in tensor.external_data if entry.key != _MODIFIED]
+    if len(kept) < len(tensor.external_data):
+        del tensor.external_data[:]
+        tensor.external_data.extend(kept)
+
+
 def stays_in_file(tensor: onnx.TensorProto) -> bool:
     return any(entry.key == _MODIFIED for entry in tensor.external_data)
 

@@ -16,6 +16,7 @@ import pytest
 import na_convert
 from na_convert import cli, model_guard, model_io, model_writing, reading
 from na_convert.errors import CheckFailed, ModelError, NaConvertError, NotConvertible
+from na_convert.protos import stays_in_file
 
 from . import build
 
@@ -587,6 +588,26 @@ def test_external_data_that_is_a_hole_of_a_terabyte(tmp_path: Path, ann: Model) 
     del weight(ann).dims[:]
     weight(ann).dims.extend([2**38])
     refused_by(tmp_path, ann, ModelError, "this machine has .* of memory")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_that_says_its_weight_may_be_read_later(
+    tmp_path: Path, ann: Model, inside: bool
+) -> None:
+    """That is said by `protos.leave_in_file` alone, of a place that has been checked."""
+    tensor = weight(ann)
+    raw = tensor.raw_data
+    if inside:
+        tensor.external_data.add(key="modified", value="0")
+    else:
+        external(ann, "m.data")
+        (tmp_path / "m.data").write_bytes(raw)
+        tensor.external_data.add(key="modified", value="0")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(ann.SerializeToString())
+    (read,) = (t for t in model_io.load(path).model.graph.initializer if t.name == tensor.name)
+    assert read.raw_data == raw
+    assert not stays_in_file(read)
 
 
 # --- types that do not fit ------------------------------------------------------------------------
