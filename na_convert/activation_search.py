@@ -269,7 +269,8 @@ class Search:
         """Who reads ``function`` where it ends, if others go on from there."""
         output, root = function.output, self.tracer.root_of(function.output)
         outside = self.tracer.outside_readers(output, root)
-        on = [c for c in output.outputs for o in c.outputs if self.tracer.root_of(o) is root]
+        continuing = [c for c in output.outputs if c.op not in LAYOUT]
+        on = [c for c in continuing for o in c.outputs if self.tracer.root_of(o) is root]
         if not on or not outside:
             return ""
         readers = ", ".join(repr(label(reader)) for reader in outside)

@@ -154,6 +154,16 @@ def test_a_relu_beside_its_quantiser_names_who_passes_it_by(tmp_path: Path) -> N
     assert "'Mul_m' quantises it, and 'Add_b' does without" in found.reason
 
 
+def test_a_gate_that_is_given_another_shape_goes_nowhere_else(tmp_path: Path) -> None:
+    body = (
+        "m = ReduceMean <axes: ints = [2, 3], keepdims: int = 0> (a)\ns = Sigmoid (m)\n"
+        "u = Unsqueeze (s, axes)\nb = Mul (a, u)"
+    )
+    first, second = refused(between(body, tmp_path / "m.onnx", axes=np.array([2, 3])))
+    assert (first.node, second.node) == ("Sigmoid_s", "Mul_b")
+    assert "goes on" not in first.reason
+
+
 def test_a_function_that_ends_inside_a_quantiser_names_who_reads_it_there(tmp_path: Path) -> None:
     body = f"{ROUND}k = Clip (r, zero, top)\ng = Conv (k, wg)\nb = Add (g, r)"
     (found,) = refused(between(body, tmp_path / "m.onnx"))
