@@ -12,6 +12,8 @@ from .neurons import ACTIVATION_OPS, DOMAIN
 from .runtime import Feeds, run
 from .snn import Snn, float_type, neuron_nodes
 
+_PRIME = 1009  # a batch whose multiples are no other size
+
 
 def of_one_sample(
     graph: gs.Graph, carried: Carried, feeds: Feeds, tensors: Sequence[str]
@@ -77,11 +79,12 @@ def _fix(value: onnx.ValueInfoProto, sizes: Sequence[int]) -> None:
 def annotate(parts: Parts, batch: str = "N") -> None:
     """Write inferred shapes of inner tensors into ``parts``; time lies in the batch as ``T*N``.
 
-    A stale shape would pass the checker and fail in onnxruntime, so all are inferred anew.
+    A stale shape would pass the checker and fail in onnxruntime, so all are inferred anew; and so
+    would one name for two sizes, where rows are parts of samples: these have none.
     """
     model = parts.light
     del model.graph.value_info[:]
-    timed = _timed_tensors(model)
+    timed, whole = _timed_tensors(model), rows_of_samples(parts)
     for value in _infer(parts.typed()).graph.value_info:
         tensor = value.type.tensor_type
         if not tensor.elem_type:
@@ -91,8 +94,20 @@ def annotate(parts: Parts, batch: str = "N") -> None:
                 dim.Clear()
         if tensor.shape.dim and value.name in timed:
             tensor.shape.dim[0].Clear()
-            tensor.shape.dim[0].dim_param = f"T*{batch}"
+            if value.name in whole:
+                tensor.shape.dim[0].dim_param = f"T*{batch}"
         model.graph.value_info.append(value)
+
+
+def rows_of_samples(parts: Parts) -> set[str]:
+    """The tensors that have one row for each sample, as far as that can be inferred."""
+    typed = parts.typed()
+    others = {*(i.name for i in typed.graph.initializer), *parts.weights}  # states, weights
+    for value in typed.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and value.name not in others:
+            dims[0].dim_value = _PRIME
+    return {name for name, sizes in _inferred(typed).items() if sizes[:1] == (_PRIME,)}
 
 
 def _inferred(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:

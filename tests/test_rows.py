@@ -10,6 +10,7 @@ import pytest
 
 import na_convert
 from na_convert.errors import NotConvertible
+from na_convert.runtime import run
 
 from .build import PLAIN, images, model, quantised
 
@@ -17,18 +18,18 @@ PARTS, SAMPLES = 4, 6
 
 
 def network(*, rows: bool) -> onnx.ModelProto:
-    """Four parts of six numbers each, every one through the same two layers, then all into three.
+    """Four parts of six numbers each, every one through the same two layers, then all into one.
 
     With ``rows`` the parts lie in the batch between two Reshapes, as Keras has it; else on an axis
     of their own.
     """
-    weights = {**PLAIN, "w": (6, 7), "v": (7, 5), "u": (20, 3)}
+    weights = {**PLAIN, "w": (6, 7), "v": (7, 5), "u": (20, 6), "t": (6, 3)}
     body = (
         "apart = Constant <value_ints = [-1, 6]> ()\nback = Constant <value_ints = [-1, 4, 5]> ()\n"
         f"r = {'Reshape (x, apart)' if rows else 'Identity (x)'}\n"
         "z = MatMul (r, w)\n" + quantised("z", "a") + "c = MatMul (a, v)\n" + quantised("c", "l")
         + f"b = {'Reshape (l, back)' if rows else 'Identity (l)'}\n"
-        "f = Flatten (b)\ny = MatMul (f, u)"
+        "f = Flatten (b)\nh = MatMul (f, u)\n" + quantised("h", "k") + "y = MatMul (k, t)"
     )  # fmt: skip
     return model(body, weights, inputs="float[N,4,6] x")
 
@@ -63,7 +64,7 @@ def test_figures_are_those_of_parts_on_an_axis(
 
 def test_recorded_rows(tmp_path: Path, given: dict[str, np.ndarray]) -> None:
     converted(tmp_path, given, rows=True)
-    last = na_convert.inspect(tmp_path / "m.onnx").neurons[-1].name
+    last = na_convert.inspect(tmp_path / "m.onnx").neurons[1].name
     result = na_convert.record(
         tmp_path / "True.snn.onnx", data=given, output=tmp_path / "r.npz", layers=[last], batch=4
     )
@@ -92,3 +93,23 @@ def test_int8_has_one_row_for_each_sample(tmp_path: Path, given: dict[str, np.nd
     with pytest.raises(NotConvertible, match="has 4 rows for each sample") as caught:
         converted(tmp_path, given, rows=True, weights="int8")
     assert "axis of their own" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("form", ["folded", "unrolled", "step"])
+def test_files_run_in_a_session_of_ones_own(
+    tmp_path: Path, given: dict[str, np.ndarray], form: str
+) -> None:
+    """onnxruntime takes sizes of one name for equal, and lets tensors share memory by them."""
+    converted(tmp_path, given, rows=True, form=form)
+    proto = onnx.load(tmp_path / "True.snn.onnx")
+    named: dict[str, set[int]] = {}
+    values = [*proto.graph.value_info, *proto.graph.output]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=v.name) for v in proto.graph.value_info)
+    seen = run(proto, given, [v.name for v in values])
+    for value in values:
+        sizes = zip(value.type.tensor_type.shape.dim, seen[value.name].shape, strict=False)
+        for dim, size in sizes:
+            if dim.dim_param:
+                named.setdefault(dim.dim_param, set()).add(size)
+    assert named
+    assert all(len(sizes) == 1 for sizes in named.values())

@@ -21,7 +21,7 @@ from the first step on. What is constant over time is computed at each step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ from ..graph import (
 )
 from ..graph import node as make_node
 from ..neurons import DOMAIN, NEURON_OPS
-from ..shapes import annotate, of_one_step
+from ..shapes import annotate, of_one_step, rows_of_samples
 from ..snn import Snn, neurons_from, require_form, written_as
 from .documentation import document
 
@@ -79,13 +79,13 @@ def step_parts(snn: Snn) -> Parts:
     number of dimensions of a state cannot be inferred.
     """
     graph = snn.graph.copy()
-    shapes = of_one_step(snn)
+    shapes, whole = of_one_step(snn), rows_of_samples(export_parts(snn.graph, snn.carried))
     dtype = description.float_type(description.neuron_nodes(graph)[0])
     kept = States(graph)
     steps, steps_next = _added(kept, STEPS, np.asarray(0, np.int64), None)
     for node in list(graph.nodes):
         if is_ours(node, *_SUFFIXES):
-            _keep_state(node, shapes, kept, steps, dtype)
+            _keep_state(node, shapes, whole, kept, steps, dtype)
     one = constant(kept.names.fresh("one_step"), np.asarray(1, np.int64))
     count = make_node("Add", [steps, one], [steps_next], kept.names.fresh("count_steps"))
     graph.nodes.append(count)
@@ -145,10 +145,12 @@ class States:
         self._graph.inputs.append(before)
         return before
 
-    def leave(self, before: gs.Variable, after: gs.Variable, size: Size | None) -> None:
+    def leave(
+        self, before: gs.Variable, after: gs.Variable, size: Size | None, batch: str | None = "N"
+    ) -> None:
         """``after`` becomes the output that belongs to ``before``; ``size`` without the batch."""
         after.name = before.name + NEXT
-        after.shape = [] if size is None else ["N", *size]
+        after.shape = [] if size is None else [batch, *size]
         self._graph.outputs.append(after)
 
     def docs(self) -> dict[str, str]:
@@ -168,17 +170,18 @@ class States:
 
 
 def _added(
-    states: States, name: str, start: Array, size: Size | None
+    states: States, name: str, start: Array, size: Size | None, batch: str | None = "N"
 ) -> tuple[gs.Variable, gs.Variable]:
     before = states.enter(name, start)
     after = gs.Variable(name + NEXT, start.dtype)
-    states.leave(before, after, size)
+    states.leave(before, after, size, batch)
     return before, after
 
 
 def _keep_state(
     node: gs.Node,
     shapes: Mapping[str, Size | None],
+    whole: Collection[str],
     kept: States,
     steps: gs.Variable,
     dtype: np.dtype[np.floating],
@@ -187,7 +190,8 @@ def _keep_state(
     x, y = node.inputs[0], node.outputs[0]
     made = []
     for suffix in _SUFFIXES[node.op]:
-        size = shapes[(y if suffix in ("membrane", "pooled") else x).name]
+        like = y if suffix in ("membrane", "pooled") else x
+        size = shapes[like.name]
         if size is None:
             raise ModelError(
                 f"the shape of {x.name!r} is not known before the network runs, and its state "
@@ -196,7 +200,8 @@ def _keep_state(
                 remedy="export with sizes that are constant, or take another --form",
             )
         start = _start(node, len(size) + 1, dtype)
-        made.append(_added(kept, f"{node.name}_{suffix}", start, size))
+        batch = "N" if like.name in whole else None  # no name where rows are parts of samples
+        made.append(_added(kept, f"{node.name}_{suffix}", start, size, batch))
     read = [before for before, _ in made]
     node.inputs = [x, *read, *([steps] if node.op == "Decode" else node.inputs[1:])]
     node.outputs = [y, *(after for _, after in made)]
