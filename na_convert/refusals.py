@@ -10,6 +10,7 @@ from . import large_batch
 from .graph import is_standard, label
 from .passes import to_spiking
 from .passes.dynamic_scales import DYNAMIC_OPS
+from .passes.freeing import BATCH_FIRST
 from .passes.strip_noise import RANDOM_OPS
 from .regions import descendants, feeders
 from .results import PassReport, Refusal
@@ -59,7 +60,7 @@ def _in_the_way(
     for refusal in earlier:
         node = nodes.get(refusal.node)
         inner = node is None or (id(node) in after and id(node) in before)
-        always = refusal.op in _ALWAYS or refusal.remedy == large_batch.REMEDY
+        always = refusal.op in _ALWAYS or refusal.remedy in (large_batch.REMEDY, BATCH_FIRST)
         if (inner and id(node) not in analog) or always:
             refused.append(refusal)
     return tuple(refused)

@@ -258,6 +258,7 @@ def _inference_only(node: gs.Node, spiking: Sequence[bool], rank: int | None) ->
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 _OPEN = "takes a {} over the batch, or over axes whose sizes are open"
+_SIZES_REMEDY = "export with fixed sizes, all but the batch, or move it behind the last activation"
 _STATISTICS = Obstacle("divides by statistics of the spikes themselves", NORMALISATION_REMEDY)
 _RECURRENT = Obstacle("a recurrent layer has a time axis of its own", REDUCTION_REMEDY)
 _BRANCHING = Obstacle("control flow that depends on data", REDUCTION_REMEDY)
@@ -274,9 +275,9 @@ NONLINEAR: dict[str, Obstacle] = {
     **dict.fromkeys(("If", "Loop", "Scan"), _BRANCHING),
     **dict.fromkeys(("ArgMax", "ArgMin", "NonZero", "TopK"), _COMPARING),
     **dict.fromkeys(DYNAMIC_OPS, Obstacle(REASON, REMEDY)),
-    "GlobalMaxPool": Obstacle(_OPEN.format("maximum"), REDUCTION_REMEDY),
-    "ReduceMax": Obstacle(_OPEN.format("maximum"), REDUCTION_REMEDY),
-    "ReduceMin": Obstacle(_OPEN.format("minimum"), REDUCTION_REMEDY),
+    "GlobalMaxPool": Obstacle(_OPEN.format("maximum"), _SIZES_REMEDY),
+    "ReduceMax": Obstacle(_OPEN.format("maximum"), _SIZES_REMEDY),
+    "ReduceMin": Obstacle(_OPEN.format("minimum"), _SIZES_REMEDY),
     "Max": Obstacle(
         "takes a maximum with a tensor of another shape, or with constants", REDUCTION_REMEDY
     ),

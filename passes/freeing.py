@@ -15,6 +15,10 @@ from na_convert.results import Refusal, Skip
 from .node_builder import Builder
 from .walk_shapes import Trial
 
+BATCH_FIRST = (
+    "transpose it: the batch has to be its first axis (recurrent and CTC heads have time there)"
+)
+
 
 @dataclass
 class Freeing:
@@ -28,8 +32,8 @@ class Freeing:
     skipped: list[Skip] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
-    def refuse(self, node: gs.Node, reason: str) -> None:
-        self.refused.append(Refusal(label(node), node.op, reason, REMEDY))
+    def refuse(self, node: gs.Node, reason: str, remedy: str = REMEDY) -> None:
+        self.refused.append(Refusal(label(node), node.op, reason, remedy))
 
     def skip(self, node: gs.Node, reason: str) -> None:
         self.skipped.append(Skip(label(node), reason))

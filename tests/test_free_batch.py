@@ -788,3 +788,11 @@ def test_the_first_input_with_axes_tells_the_batch() -> None:
     )  # fmt: skip
     free_batch(net)
     assert net.nodes[0].inputs[1].values.tolist() == [-1, 3, 2]
+
+
+def test_an_output_with_time_first_is_refused_with_what_to_do() -> None:
+    net, _ = graph("y = Transpose <perm = [2,0,1]> (x)", inputs="float[N,3,8] x",
+                   outputs="float[8,N,3] y")  # fmt: skip
+    (refusal,) = free_batch(net)[2]
+    assert "has its samples along axis 1, not 0" in refusal.reason
+    assert "transpose it" in refusal.remedy
