@@ -45,7 +45,7 @@ from .free_operands import (
     shrink_operands,
 )
 from .free_reshape import free_reshape
-from .freeing import BATCH_FIRST, Freeing
+from .freeing import Freeing
 from .node_builder import Builder
 from .single_node import Array
 from .walk_shapes import Trial, batch_axis, has_open_sizes, walk
@@ -101,8 +101,7 @@ def _free_interface(work: Freeing) -> None:
         source = producer(tensor)
         axis = batch_axis(work.trials, tensor)
         if source is not None and axis:
-            reason = f"output {tensor.name} has its samples along axis {axis}, not 0"
-            work.refuse(source, reason, BATCH_FIRST)
+            work.refuse_order(source, tensor.name, axis)
             continue
         if source is not None and axis is None:
             work.refuse(source, f"output {tensor.name} does not keep the samples apart on axis 0")

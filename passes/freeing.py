@@ -32,8 +32,12 @@ class Freeing:
     skipped: list[Skip] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
-    def refuse(self, node: gs.Node, reason: str, remedy: str = REMEDY) -> None:
-        self.refused.append(Refusal(label(node), node.op, reason, remedy))
+    def refuse(self, node: gs.Node, reason: str) -> None:
+        self.refused.append(Refusal(label(node), node.op, reason, REMEDY))
+
+    def refuse_order(self, node: gs.Node, output: str, axis: int) -> None:
+        reason = f"output {output} has its samples along axis {axis}, not 0"
+        self.refused.append(Refusal(label(node), node.op, reason, BATCH_FIRST))
 
     def skip(self, node: gs.Node, reason: str) -> None:
         self.skipped.append(Skip(label(node), reason))
