@@ -280,6 +280,16 @@ def test_one_that_makes_the_scale_of_another_is_not_handed_on() -> None:
     assert "its parameters are computed" in report.skipped[-1].reason
 
 
+def test_one_behind_which_parameters_are_computed_is_not_handed_on() -> None:
+    body = (
+        "q = ReduceMean <axes = [0,2,3], keepdims = 0> (x)\n r = Relu (x)\n" + bn("r", "n")
+        + f"y = {BN} (n, bn_g, bn_b, q, bn_v)"
+    )  # fmt: skip
+    net, _ = graph(body, parameters(3), **IMAGE)
+    fold_batchnorm.run(net)
+    assert ops(net) == ["ReduceMean", "Relu", "Mul", "Add", "BatchNormalization"]
+
+
 def test_half_precision_before_a_layer_that_would_overflow() -> None:
     large = {k: v.astype(np.float16) for k, v in parameters(3).items()}
     large["bn_g"] = np.full(3, 2e4, np.float16)

@@ -52,6 +52,13 @@ def test_a_size_that_matters_not_may_be_open() -> None:
     assert graph.nodes[0].attrs["pads"] == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(("rule", "pads"), [("SAME_UPPER", [0, 1]), ("SAME_LOWER", [1, 0])])
+def test_signals(rule: str, pads: list[int]) -> None:
+    body = f'y = MaxPool <kernel_shape = [2], strides = [2], auto_pad = "{rule}"> (x)'
+    source = model(body, inputs="float[N,3,7] x", outputs="float[N,C,L] y")
+    assert rewritten(source, plain_pads).nodes[0].attrs["pads"] == pads
+
+
 @pytest.mark.parametrize(
     "other", ['auto_pad = "VALID"', 'auto_pad = "SAME_UPPER", dilations = [2,1]']
 )

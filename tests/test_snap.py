@@ -217,6 +217,19 @@ def test_bounds_of_analog_activations_are_reached(given: tuple[float, float], sc
     np.testing.assert_allclose(levels, (5 * 0.4 * -2, 5 * 0.4 * 4), rtol=1e-6)
 
 
+def test_an_input_is_rounded_once_for_all_who_read_it() -> None:
+    body = (
+        f"p1 = Conv {spiking.CONV} (x, w1)\np2 = Conv (x, w3)\nc1 = Add (p1, p2)\n"
+        f"{build.stair('c1', 'last')}{spiking.HEAD}"
+    )
+    weights = {"w1": (4, 3, 3, 3), "w3": (4, 3, 1, 1), "v": (5, 4)}
+    made, found = snap.run(spiking.network(body, weights), {"x": BOUND}, 8)
+    assert found.exact
+    scaled = [n.outputs[0].outputs[0].op for n in made.graph.nodes
+              if n.op == "Mul" and n.inputs[0].name == "x"]  # fmt: skip
+    assert scaled == ["Round"]
+
+
 def test_weights_that_are_zero() -> None:
     body = f"{spiking.FIRST}c2 = Conv (a1, w2)\n{build.stair('c2', 'last')}{spiking.HEAD}"
     w2 = np.zeros((4, 4, 1, 1), np.float32)

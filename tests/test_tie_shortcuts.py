@@ -63,6 +63,7 @@ def test_chains(shortcuts: tuple[str, ...], tied: list[float]) -> None:
         if new != old
     }
     assert found.raised == factors
+    assert {n.op for n in neuron_nodes(found.network.graph)} == {"IF"}
     for neuron in found.network.neurons:
         assert neuron.amplitude == neuron.threshold
 
