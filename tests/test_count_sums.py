@@ -167,6 +167,8 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
         "t = Conv (a1, w2)\nu = MaxPool <kernel_shape: ints = [2,2]> (t)\nv = Mul (u, gain)\n"
         "s = Sub (v, gain)",
         {"gain": PER_OUTPUT}),
+    "a number on a maximum": (
+        "t = Conv (a1, w2)\nu = MaxPool <kernel_shape: ints = [2,2]> (t)\ns = Add (u, half)", {}),
     "AveragePool with padding that counts": (
         "t = AveragePool <kernel_shape: ints = [2,2], pads: ints = [1,1,0,0], "
         f"count_include_pad: int = 1> (a1)\n{POINTWISE}", {}),

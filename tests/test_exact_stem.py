@@ -147,3 +147,18 @@ def test_an_input_that_is_a_current_itself_is_exact_as_it_is() -> None:
     assert exactness_of(found) == exactness
     assert [n.op for n in found.graph.nodes] == [n.op for n in direct.graph.nodes]
     assert not grids_of(found).rounds
+
+
+def test_what_joins_sums_of_spikes_alone_is_the_same_at_every_step() -> None:
+    """Its grid is no coarser for many steps."""
+    from .int8_cases import network
+
+    body = (
+        f"c1 = Conv {spiking.CONV} (x, w1)\n{build.stair('c1', 'a1')}d1 = Conv (x, wd)\n"
+        f"c2 = Conv (a1, w2)\ns2 = Add (c2, d1)\n{build.stair('s2', 'last')}{spiking.HEAD}"
+    )
+    weights = {"w1": (4, 3, 3, 3), "wd": (4, 3, 1, 1), "w2": (4, 4, 1, 1), "v": (5, 4)}
+    few, many = (exact_stem.run(network(body, weights), BOUNDS, t)[1] for t in (3, 300))
+    assert few.exact
+    assert len(few.layers) == 2
+    assert few.layers == many.layers

@@ -405,6 +405,15 @@ def test_scale_and_offset_of_a_quantiser_stay() -> None:
     assert ops(result) == ["Conv", "Div", "Add", "Round", "Clip", "Mul"]
 
 
+@pytest.mark.parametrize("op", ["Add", "Sub"])
+def test_a_number_for_all_channels_behind_a_layer_stays(op: str) -> None:
+    source = model(
+        f"c = Conv (x, w)\n a = {op} (c, half)\n y = Relu (a)", {"w": (4, 3, 3, 3), "half": 0.5},
+        **IMAGE,
+    )  # fmt: skip
+    assert ops(rewritten(source, fold_batchnorm.run)) == ["Conv", op, "Relu"]
+
+
 def test_numbers_for_all_channels_stay() -> None:
     source = model(
         "c = Conv (x, w)\n a = Div (c, step)\n b = Add (a, half)\n d = Floor (b)\n"

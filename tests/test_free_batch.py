@@ -441,6 +441,14 @@ FREED: dict[str, tuple[str, dict[str, np.ndarray], str, list[str]]] = {
         "r = Reshape (x, t)\n q = Relu (r)\n y = Reshape (q, u)",
         {"t": ints(4, 3, -1), "u": ints(4, -1)}, "float[4,3,H,W] x",
         ["Shape", "Concat", "Reshape", "Relu", "Flatten"]),
+    "Reshape with open sizes, beside a constant": (
+        "r = Reshape (x, t)\n y = Concat <axis = 1> (r, k)",
+        {"t": ints(4, 3, -1), "k": np.ones((4, 1, 64), np.float32)}, "float[4,3,H,W] x",
+        ["Shape", "Shape", "Concat", "Concat", "Reshape", "Expand", "Concat"]),
+    "Reshape with open sizes, one of them kept, beside a constant": (
+        "r = Reshape (x, t)\n y = Concat <axis = 1> (r, k)",
+        {"t": ints(4, 0, -1), "k": np.ones((4, 1, 64), np.float32)}, "float[4,3,H,W] x",
+        ["Shape", "Shape", "Concat", "Concat", "Reshape", "Expand", "Concat"]),
     "Reshape to rows with open sizes": (
         "r = Reshape (x, t)\n y = Neg (r)", {"t": ints(4, -1)}, "float[4,3,H,W] x",
         ["Flatten", "Neg"]),

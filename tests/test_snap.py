@@ -19,6 +19,7 @@ from na_convert import forms
 from na_convert.errors import CheckFailed
 from na_convert.evaluate import evaluate
 from na_convert.exactness import as_ann, exactness_of, grids_of, moved_off_grid
+from na_convert.layers import THRESHOLD_ROUNDING
 from na_convert.onnx_reference import reference
 from na_convert.running import file_runner
 from na_convert.runtime import session
@@ -228,6 +229,22 @@ def test_an_input_is_rounded_once_for_all_who_read_it() -> None:
     scaled = [n.outputs[0].outputs[0].op for n in made.graph.nodes
               if n.op == "Mul" and n.inputs[0].name == "x"]  # fmt: skip
     assert scaled == ["Round"]
+
+
+@pytest.mark.parametrize(("timesteps", "exact"), [(2**11, True), (2**15, False)])
+def test_a_shared_threshold_changes_by_a_thousandth_at_most(timesteps: int, exact: bool) -> None:
+    """Relative to itself, and never by more unnoticed: at more steps the grid is too coarse."""
+    snn = spiking.NETWORKS["shared_current"]()
+    made, found = snap.run(snn, {"x": BOUND}, timesteps)
+    assert found.exact is exact
+    if not exact:
+        assert "its threshold would change by 1.8%" in (found.reason or "")
+        return
+    twins = {n.name: n for n in neuron_nodes(made.graph)}
+    for old, new in zip(snn.neurons, made.neurons, strict=True):
+        wanted = np.ravel(np.asarray(old.threshold) * np.asarray(new.current_scale))
+        got = np.broadcast_to(np.ravel(parameters(twins[new.name]).threshold), wanted.shape)
+        np.testing.assert_allclose(got, wanted, rtol=THRESHOLD_ROUNDING)
 
 
 def test_weights_that_are_zero() -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from na_convert.passes import snap, unit_spikes
 
 import na_convert
 from na_convert import forms, unit_scale
 from na_convert.errors import NotConvertible, PassFailed, UsageError
+from na_convert.graph import constant
 from na_convert.shapes import of_one_step
 from na_convert.simulation import numpy_engine
 from na_convert.snn import Snn, neuron_nodes, parameters
@@ -278,6 +280,22 @@ def test_a_change_of_numbers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(unit_spikes, "LIMIT", 0.0)
     with pytest.raises(PassFailed, match="would have passed"):
         unit_spikes.run(spiking.residual(), spiking.samples(spiking.residual(), 2))
+
+
+def test_a_change_behind_spikes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check lets neurons fire at random."""
+    written = unit_spikes.write_on_grid
+
+    def wrong(graph: gs.Graph, *rest: object) -> object:
+        found = written(graph, *rest)  # type: ignore[arg-type]
+        conv = [n for n in graph.nodes if n.op == "Conv"][1]
+        conv.inputs = [conv.inputs[0], constant("w_wrong", conv.inputs[1].values * np.float32(1.1))]
+        return found
+
+    monkeypatch.setattr(unit_spikes, "write_on_grid", wrong)
+    snn = spiking.residual()
+    with pytest.raises(PassFailed, match="changed a current or output by 0"):
+        unit_spikes.run(snn, spiking.samples(snn, 2))
 
 
 @pytest.mark.parametrize("name", ["residual", "shared_sum", "offset"])
