@@ -42,7 +42,7 @@ NODES: dict[str, tuple[str, dict[str, object], list[tuple[int, ...]], tuple[int,
 def made(name: str) -> tuple[gs.Node, np.ndarray]:
     op, attributes, shapes, given_shape = NODES[name]
     constants = [constant(f"k{i}", drawn(*shape)) for i, shape in enumerate(shapes)]
-    node = gs.Node(op, name, attributes, [gs.Variable("x"), *constants], [gs.Variable("y")])
+    node = gs.Node(op, name, dict(attributes), [gs.Variable("x"), *constants], [gs.Variable("y")])
     return node, drawn(*given_shape)
 
 
