@@ -7,7 +7,8 @@ counts as survived, also where the time was up; one that a test hangs on for a m
 killed.
 
 The package is loaded once, and each mutant is a fork: where the change lies inside functions, their
-code is exchanged, and where it runs on import, the package is loaded again.
+code is exchanged, and where it runs on import, the package is loaded again. Tests that fail on a
+mutant have to pass without the change, in the same order; else it counts as unsound, not as killed.
 
     pip install cosmic-ray pytest-cov
     pytest --cov=passes --cov=na_convert.neurons --cov-context=test --junitxml=times.xml
@@ -69,8 +70,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One mutant; ``verdict`` is killed, hangs, survived, time, uncovered,
-    or invalid: not Python."""
+    """One mutant; ``verdict`` is killed, hangs, survived, time, uncovered, unsound, or invalid: not
+    Python."""
 
     file: str
     line: int
@@ -257,10 +258,12 @@ def _tried(
             changed = None
             if not covered.on_import(place):
                 changed = _changed(source, mutant, str(target))
-            verdict = _run(tests, copy, seconds, changed)
+            verdict, last = _run(tests, copy, seconds, changed)
         finally:
             target.write_text(source)
             os.utime(target, (written + 4, written + 4))
+        if verdict == "killed" and _part(last, copy, seconds, [])[0] != "survived":
+            verdict = "unsound"
     took = time.monotonic() - start
     line, name = place.start[0], operator.rpartition("/")[2]
     return Outcome(place.file, line, name, before, after, verdict, len(tests), took)
@@ -367,11 +370,16 @@ def _file(code: CodeType) -> str:
     return os.path.realpath(code.co_filename)
 
 
-def _run(tests: list[str], copy: Path, seconds: float, changed: Changed) -> str:
-    verdict, took = _part(tests[:FIRST_TESTS], copy, seconds, changed)
-    if verdict == "survived" and tests[FIRST_TESTS:]:
-        verdict, _ = _part(tests[FIRST_TESTS:], copy, seconds - took, changed)
-    return verdict
+def _run(tests: list[str], copy: Path, seconds: float, changed: Changed) -> tuple[str, list[str]]:
+    """The verdict of ``tests``, and those of one process up to the one that gave it."""
+    parts = [part for part in (tests[:FIRST_TESTS], tests[FIRST_TESTS:]) if part]
+    for part in parts:
+        verdict, took = _part(part, copy, seconds, changed)
+        if verdict != "survived":
+            break
+        seconds -= took
+    last = (copy / "progress").read_text()
+    return verdict, part[: part.index(last) + 1] if last in part else part[:1]
 
 
 def _part(tests: list[str], copy: Path, seconds: float, changed: Changed) -> tuple[str, float]:
