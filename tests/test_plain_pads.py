@@ -59,6 +59,13 @@ def test_signals(rule: str, pads: list[int]) -> None:
     assert rewritten(source, plain_pads).nodes[0].attrs["pads"] == pads
 
 
+@pytest.mark.parametrize(("strides", "written"), [("1,1", 1), ("2,2", 0)])
+def test_a_tensor_of_unknown_shape(strides: str, written: int) -> None:
+    net, _ = import_graph(padded("pool", "SAME_UPPER", strides))
+    net.inputs[0].shape = None
+    assert plain_pads(net) == written
+
+
 @pytest.mark.parametrize(
     "other", ['auto_pad = "VALID"', 'auto_pad = "SAME_UPPER", dilations = [2,1]']
 )
