@@ -62,8 +62,8 @@ def _of_quantisation(found: Equivalence, layer: LayerResult, neurons: Sequence[N
     if own and found.timesteps % own == 0 and found.replay_ties:
         return (
             f"{found.replay_ties} values lie on an edge between two levels: the ANN takes the one "
-            f"below, and a neuron of {worst.name!r} fires: move the edge off what is common (a "
-            "bias in front of it; x > 0 also where x is exactly 0)"
+            f"below, and a neuron of {worst.name!r} fires: convert with --exact, or move the edge "
+            "off what is common (a bias in front of it; x > 0 also where x is exactly 0)"
         )
     levels = max((n.levels for n in neurons if n.levels), default=0)
     if levels > found.timesteps:

@@ -55,6 +55,7 @@ from na_convert.snn import Snn, float_type, neuron_nodes, parameters
 from .count_means import means_of
 from .count_sums import Reader
 from .count_values import FOLDED, NoIntegerForm, Sum, Term, by_channel
+from .edges import ABOVE, BELOW, on_side, sides
 from .join_terms import join
 from .layer_kinds import UNLIKE, adds_unlike, is_constant, is_larger, misfit, with_a_term
 from .shortcut_ratio import Ratio, best_ratio
@@ -64,6 +65,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 TOLERATED = 0.05  # of a threshold: what a shortcut may be off by at half its largest count
 WORTH_A_CHANNEL = 0.02  # from here on what is left over goes through the convolution
+_BELOW_HALF = 1 - 2.0**-14  # half of the threshold, an odd number, is rounded down
 _NARROWER = (INT8, 63, 31, 15, 7)
 
 
@@ -124,6 +126,7 @@ class _Builder:
         self.network, self.most, self.timesteps = network, most, timesteps
         self.typical = {name: np.asarray(v, np.float64)[None] for name, v in typical.items()}
         self.nodes = {node.name: node for node in neuron_nodes(network.graph)}
+        self.sides = sides(network.neurons)
         self.shapes = {neuron.name: neuron.shape for neuron in network.neurons}
         self.reports: list[QuantisedLayer] = []
         self.refused: list[Refusal] = []
@@ -156,11 +159,19 @@ class _Builder:
         (tensor, gain), = current.analogs  # fmt: skip
         shape = self.shapes[node.name]
         per_unit = _broadcast(threshold / theta, shape) * gain
+        if self.sides[node.name] == BELOW:
+            per_unit = per_unit * _BELOW_HALF
         limit = _broadcast(threshold, shape)
         analog = Analog(tensor, per_unit.astype(np.float32), np.zeros_like(limit), limit)
         layer = self._new(node, threshold, analogs=(analog,), bias=np.zeros_like(threshold))
         self._report(layer, None, 0, Ratio(1, (), 0.0))
         return layer
+
+    def _whole_bias(self, node: gs.Node, bias: Array) -> NDArray[np.int64]:
+        """Rounded; a half, as which half of an odd threshold stands there, to the ANN's side."""
+        side = self.sides[node.name]
+        found = np.floor(bias + 0.5) if side == ABOVE else on_side(bias, 0, side)
+        return found.astype(np.int64)
 
     def _narrow(self, node: gs.Node, current: Sum, theta: Array) -> list[Move | Layer] | None:
         """With uint8 in and out; None where that cannot be."""
@@ -193,7 +204,7 @@ class _Builder:
             scaled.threshold,
             products=(Product(term.source.name, scaled.weight, term.window),),
             shortcuts=shortcuts,
-            bias=np.rint(bias * scaled.threshold / theta).astype(np.int64),
+            bias=self._whole_bias(node, bias * scaled.threshold / theta),
             resolution=ratio.resolution,
             zero_point=zero_point(ratio.resolution, shortcuts, self.most) if shortcuts else 0,
             pool=current.pool,
@@ -279,7 +290,7 @@ class _Builder:
             )
             for counts, gain in current.identities
         )
-        bias = np.rint(_broadcast(units, shape) * current.bias).astype(np.int64)
+        bias = self._whole_bias(node, _broadcast(units, shape) * current.bias)
         plain = self._new(
             node, scaled.threshold, products=products, shortcuts=shortcuts, bias=bias, wide=True
         )

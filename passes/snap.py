@@ -18,6 +18,8 @@ Cases:
 * the network's input elsewhere: rounded to 2^-11 of its bound; a quantised input to its own levels;
 * analog tensors that join sums: rounded once, before they are repeated over time;
 * the readout gets what it got, by a Mul behind Decode;
+* constants that place the edges between levels: rounded so that a value on one falls to the side
+  that the ANN takes (`passes.edges`);
 * anything else, or a grid so coarse that a layer's weights change by more than 1 %: the network
   stays as it was, and the reason is given.
 """
@@ -52,6 +54,7 @@ from na_convert.unit_scale import (
 )
 from na_convert.worst_case import Bound
 
+from .edges import EITHER, edge_terms, on_side
 from .on_grid import OnGrid, rescaled_nodes, scaled_neurons, write_on_grid
 from .rescale import Weights
 from .stem_parts import GROWTH, INPUT_BITS, MANTISSA, divided, nearest
@@ -84,17 +87,19 @@ class _Network:
     timesteps: int
     constant: frozenset[str]  # neuron nodes whose current is the same at every step
     free: frozenset[str]  # analog tensors on no grid, which every engine computes alike
+    edges: Mapping[str, int]  # on which side edges are to be, by the node that moves them
 
 
 def _snapped(snn: Snn, bounds: Mapping[str, float], timesteps: int) -> tuple[Snn, Exactness]:
     graph = snn.graph.copy()
     if any(float_type(node) != np.float32 for node in neuron_nodes(graph)):
         raise NotExact(None, "the network does not compute in float32")
-    shapes = of_one_step(snn)
+    edges = edge_terms(graph, snn.neurons)
+    shapes = of_one_step(replace(snn, graph=graph))
     scales = choose(graph, {n.name: n.levels for n in snn.neurons}, shapes)
     constant = frozenset(n.name for n in snn.neurons if n.constant_input)
     free = _free(scales, bounds)
-    network = _Network(scales, shapes, bounds, timesteps, constant, free)
+    network = _Network(scales, shapes, bounds, timesteps, constant, free, edges)
     plan = rescaled_nodes(scales, shapes)
     targets = _targets(plan, network)
     units = _round(plan, targets, network)
@@ -262,7 +267,8 @@ def _round(plan: Sequence[OnGrid], targets: Mapping[str, int], network: _Network
                 else _round_weights(each, targets[output], given[0])
             )
         elif each.kind == "sum":
-            units[output] = _round_terms(each, targets[output], units)
+            side = network.edges.get(node.name, EITHER)
+            units[output] = _round_terms(each, targets[output], units, side)
         elif each.kind == "neuron":
             each.threshold = _round_threshold(each, given[0] + 1)
             units[output] = 0
@@ -318,12 +324,12 @@ def _round_threshold(each: OnGrid, exponent: int) -> Array:
     return rounded
 
 
-def _round_terms(each: OnGrid, target: int, units: Mapping[str, int]) -> int:
+def _round_terms(each: OnGrid, target: int, units: Mapping[str, int], side: int) -> int:
     """Constants and factors of a sum; a term that is constant over time is rounded as a whole."""
     found = []
     for position, tensor in enumerate(data_inputs(each.node)):
         if position in each.addends:
-            each.addends[position] = nearest(each.addends[position], target)
+            each.addends[position] = on_side(each.addends[position], target, side)
             found.append(_unit_of(each.addends[position], target))
         elif position in each.factors:
             before = g.producer(tensor)

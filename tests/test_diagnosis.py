@@ -67,7 +67,11 @@ def test_values_on_an_edge(tmp_path: Path) -> None:
     body += "m = GlobalAveragePool (a1)\nf = Flatten (m)\ny = Gemm <transB: int = 1> (f, w9)"
     onnx.save(build.model(body, weights), tmp_path / "ann.onnx")
     data = {"x": build.images(16, seed=3) * (np.arange(8) < 3)}
-    result = na_convert.convert(tmp_path / "ann.onnx", data={"x": data["x"].astype(np.float32)})
+    images = {"x": data["x"].astype(np.float32)}
+    result = na_convert.convert(tmp_path / "ann.onnx", data=images)
+    assert result.equivalence is not None
+    assert result.equivalence.by_timestep[-1].agreement == 1
+    result = na_convert.convert(tmp_path / "ann.onnx", data=images, exact=False)
     assert result.equivalence is not None
     said = found(result.equivalence)
     assert said.cause == "quantisation"
