@@ -177,6 +177,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[Any, ...], str]] = {
     "Clip at an upper bound that is computed": (
         "Clip", {}, (X, None, "high"), "bounds that depend on"),
     "Clip at constants": ("Clip", {}, (X, None, np.float32(1)), "Clip is not known to be affine"),
+    "another operator with a computed operand": (
+        "Bernoulli", {}, (X, "high"), "Bernoulli is not known to be affine"),
     "Exp": ("Exp", {}, (X,), "Exp is not known to be affine"),
 }  # fmt: skip
 

@@ -347,6 +347,25 @@ def test_moved_integers_that_are_an_output_stay() -> None:
     assert ops(rewritten(source, dequantise))[:2] == ["QuantizeLinear", "Flatten"]
 
 
+@pytest.mark.parametrize(
+    "readers",
+    [
+        "d = DequantizeLinear (m, s, z)\n e = DequantizeLinear (m, t, z)\n y = Add (d, e)",
+        "d = DequantizeLinear (m, s, z)\n c = Cast <to = 1> (m)\n y = Add (d, c)",
+        "y = Cast <to = 1> (m)",
+    ],
+)
+def test_what_is_not_moved_does_not_count(readers: str) -> None:
+    body = f"q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n {readers}"
+    net, _ = import_graph(quantised(body, {}))
+    assert move_behind_dequantisation(net) == 0
+    both = "q = QuantizeLinear (x, s, z)\n m = Flatten (q)\n y = DequantizeLinear (m, s, z)\n"
+    source = quantised(f"{both} y2 = DequantizeLinear (m, s, z)", {})
+    source.graph.output.append(onnx.ValueInfoProto(name="y2"))
+    source.graph.output[1].type.CopyFrom(source.graph.output[0].type)
+    assert move_behind_dequantisation(import_graph(source)[0]) == 0
+
+
 def test_moved_constants_stay() -> None:
     """They are weights: `fold_constants` computes them."""
     body = "m = Reshape (w, t)\n y0 = DequantizeLinear (m, s, k)\n y = MatMul (x, y0)"

@@ -69,6 +69,17 @@ def test_a_cast_of_unknown_type_stays() -> None:
     assert drop_noops(net) == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "to", "drops"),
+    [(None, 11, False), (None, 1, False), (16, 16, True), (16, 1, False), (np.float64, 11, True)],
+)
+def test_a_cast_to_the_type_that_is_known(kind: object, to: int, drops: bool) -> None:
+    """Types that numpy does not have are ONNX's numbers: 16 is bfloat16."""
+    net, _ = graph(f"a = Relu (x)\n b = Cast <to = {to}> (a)\n y = Neg (b)", **IMAGE)
+    net.nodes[0].outputs[0].dtype = kind
+    assert drop_noops(net) == int(drops)
+
+
 def test_dropout_whose_mask_is_used_stays() -> None:
     net, _ = graph("b, m = Dropout (x)\n c = Cast <to = 1> (m)\n y = Add (b, c)", **IMAGE)
     assert drop_noops(net) == 0

@@ -83,12 +83,12 @@ def test_places_behind_a_transpose_are_gathered_in_front_of_it(attributes: str) 
     assert gathered(attributes, [2, 0]) == ["Gather", "Transpose", "Neg"]
 
 
-@pytest.mark.parametrize("axis", [0, 2, -1])
-def test_what_is_gathered_in_front_of_a_transpose_is_the_same(axis: int) -> None:
-    body = FIRST.format(f"<axis = {axis}>")
+@pytest.mark.parametrize("axis", [0, 2, -1, None])
+def test_what_is_gathered_in_front_of_a_transpose_is_the_same(axis: int | None) -> None:
+    body = FIRST.format("" if axis is None else f"<axis = {axis}>")
     net, carried = graph(body, {"places": np.array([2, 0])}, **IMAGES)
     x = np.arange(48, dtype=np.float32).reshape(2, 3, 8)
-    expected = -np.take(x.transpose(1, 0, 2), [2, 0], axis)
+    expected = -np.take(x.transpose(1, 0, 2), [2, 0], axis or 0)
     plain_gathers(net)
     assert np.array_equal(run(net, carried, {"x": x})["y"], expected)
 

@@ -88,3 +88,13 @@ def test_pool_behind_a_later_activation_is_not_its_business() -> None:
     report = reorder_maxpool.run(g)
     assert (report.changed, report.skipped) == (0, ())
     assert ops(g)[3:5] == ["Staircase", "MaxPool"]
+
+
+def test_the_places_of_the_maxima_stay_an_output() -> None:
+    body = CONV + stair("z", "a") + f"last, places = {POOL} (a)\n" + HEAD
+    outputs = "float[N,M] y, int64[N,4,4,4] places"
+    g, carried = graph(body, WEIGHTS, outputs=outputs)
+    reorder_maxpool.run(g)
+    assert ops(g)[:3] == ["Conv", "MaxPool", "Staircase"]
+    assert [t.name for t in g.nodes[1].outputs][1:] == ["places"]
+    assert run(export_graph(g, carried), {"x": images()})["places"].shape == (2, 4, 4, 4)

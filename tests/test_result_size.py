@@ -47,6 +47,8 @@ def test_sizes_beyond_64_bits() -> None:
     """Where shape inference would overflow."""
     many = [np.ones((1 << 10, 1 << 10), np.float32), integers(1 << 30, 1 << 30)]
     assert elements_of_result(node("Tile", 2), many, OPSET) == 1 << 80
+    row = [np.ones(1 << 10, np.float32), integers(1 << 60)]
+    assert elements_of_result(node("Tile", 2), row, OPSET) == 1 << 70
     assert elements_of_result(node("ConstantOfShape", 1), [integers(1 << 40, 1 << 40)], OPSET) == (
         1 << 80
     )
