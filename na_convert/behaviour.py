@@ -13,7 +13,6 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from .data import Samples
 from .input_range import merged, proven_inputs, ranges_of
 from .layers import Layer, reference_values, split_by_owner
 from .results import ClassResult, InputRange, TimestepResult
+from .runtime import Model
 from .saturation import is_probability
 from .snn import Snn
 from .statistics import (
@@ -58,7 +58,7 @@ class Stages:
     ann: gs.Graph
     staircase_ann: gs.Graph
     network: Snn
-    file: onnx.ModelProto
+    file: Model
     layers: tuple[Layer, ...]
 
     @property

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -36,6 +35,7 @@ from .results import Energy, Equivalence, Figure, LayerResult, Rounding
 from .round_trip import round_trip
 from .rungs import engine_figures, even_figure, of_check, replay_figures
 from .running import file_engine
+from .runtime import Model
 from .same_counts import same_counts_figure
 from .saturation import is_probability
 from .snn import Snn
@@ -52,7 +52,7 @@ def measure(
     ann: gs.Graph,
     staircase_ann: gs.Graph,
     network: Snn,
-    file: onnx.ModelProto,
+    file: Model,
     samples: Samples,
     *,
     timesteps: Sequence[int] = (),

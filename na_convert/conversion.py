@@ -38,6 +38,7 @@ from .passes import unit_spikes as unit_spikes_pass
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
 from .results import Equivalence, Exactness, ModelInfo, OutputInfo, PassReport, Result
 from .rungs import failure
+from .running import form_name
 from .snn import Snn
 from .tuning import Written, tune
 
@@ -297,17 +298,18 @@ def _verified(
     samples: Samples,
     progress: Callable[[float], None],
 ) -> Equivalence:
-    verify = measure if made.int8 is None else integer_check.prove_and_measure
-    found = verify(
-        converted.ann,
-        converted.staircase_ann,
-        made.snn,
-        made.parts.whole(),
-        samples,
-        timesteps=range(1, made.snn.timesteps + 1),
-        unrounded=made.unrounded,
-        progress=progress,
-    )
+    steps = range(1, made.snn.timesteps + 1)
+    if form_name(made.parts) == forms.folded.FORM:
+        found = measure(
+            converted.ann, converted.staircase_ann, made.snn, made.parts, samples,
+            timesteps=steps, unrounded=made.unrounded, progress=progress,
+        )  # fmt: skip
+    else:
+        verify = measure if made.int8 is None else integer_check.prove_and_measure
+        found = verify(
+            converted.ann, converted.staircase_ann, made.snn, made.parts.whole(), samples,
+            timesteps=steps, unrounded=made.unrounded, progress=progress,
+        )  # fmt: skip
     return with_passes(found, converted)
 
 

@@ -49,9 +49,7 @@ Counter: TypeAlias = Callable[[Mapping[str, Array]], Counted]
 # --- onnxruntime: the file ------------------------------------------------------------------------
 
 
-def file_counter(
-    model: onnx.ModelProto, timesteps: int, first: int, layers: Sequence[str]
-) -> Counter:
+def file_counter(model: Model, timesteps: int, first: int, layers: Sequence[str]) -> Counter:
     """``model``, an SNN file of any form, for ``timesteps`` steps; counts and totals of ``layers``
     over the ``first`` of them."""
     if form_name(model) == folded.FORM:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import neurons
 from .cut import Runner as CutRunner
-from .cut import cut_model
+from .cut import cut_model, light_of
 from .errors import UsageError
 from .forms import (
     INT8_FORMS,
@@ -25,9 +25,10 @@ from .forms import (
     step,
     unrolled,
 )
+from .graph import Parts
 from .integer_running import int8_loop_runner, int8_unrolled_runner
 from .integer_stepping import Int8Stepper
-from .runtime import Backend, session, values_of, with_outputs
+from .runtime import Backend, Model, session, values_of, with_outputs
 from .simulation import Engine, Simulation, folded_runner
 from .snn import Snn, chosen_layers
 
@@ -36,7 +37,7 @@ Feeds: TypeAlias = Mapping[str, Array]
 Runner: TypeAlias = Callable[[Feeds, int], Simulation]
 
 
-def file_engine(model: onnx.ModelProto, timesteps: int, record: Sequence[str] = ()) -> Engine:
+def file_engine(model: Model, timesteps: int, record: Sequence[str] = ()) -> Engine:
     """``model``, an SNN file of any form, for a fixed number of steps."""
     if timesteps < 1:
         raise UsageError(f"{timesteps} time steps: at least one is needed")
@@ -45,7 +46,7 @@ def file_engine(model: onnx.ModelProto, timesteps: int, record: Sequence[str] = 
 
 
 def file_runner(
-    model: onnx.ModelProto,
+    model: Model,
     record: Sequence[str] = (),
     threads: int = 0,
     backend: Backend | None = None,
@@ -64,8 +65,10 @@ def file_runner(
         int8_loop.FORM: int8_loop_runner,
         int8_step.FORM: step_runner,
     }
-    runner = runners.get(form_name(model), folded_runner)
-    return runner(model, record, threads, backend)
+    runner = runners.get(form_name(model))
+    if runner is None:
+        return folded_runner(model, record, threads, backend)
+    return runner(model.whole() if isinstance(model, Parts) else model, record, threads, backend)
 
 
 def unrolled_runner(
@@ -246,10 +249,11 @@ def stepper_for(
     return Stepper(model if name == step.FORM else step.to_step(network), record, threads)
 
 
-def form_name(model: onnx.ModelProto) -> str:
+def form_name(model: Model) -> str:
     """The form of a file; a folded model may come without metadata, as in a test."""
-    if any(p.key == "na_convert.form" for p in model.metadata_props):
-        return form_of(model).name
+    light = light_of(model)
+    if any(p.key == "na_convert.form" for p in light.metadata_props):
+        return form_of(light).name
     return folded.FORM
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from .layers import Layer
@@ -15,7 +14,7 @@ from .onnx_reference import reference
 from .results import Figure
 from .rungs import Entry, rung
 from .running import file_runner
-from .runtime import Backend, session
+from .runtime import Backend, Model, session
 from .simulation import Simulation, numpy_engine
 from .snn import Snn
 
@@ -32,7 +31,7 @@ ENGINES: dict[str, Backend] = {
 
 
 def same_counts_figure(
-    network: Snn, file: onnx.ModelProto, layers: Sequence[Layer], feeds: Mapping[str, Array]
+    network: Snn, file: Model, layers: Sequence[Layer], feeds: Mapping[str, Array]
 ) -> Figure:
     """Counts of all layers in numpy, onnxruntime in three settings, and onnx.reference (on one
     sample, where that is not too slow): how many differ from onnxruntime's own settings."""

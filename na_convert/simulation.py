@@ -16,12 +16,12 @@ import onnx_graphsurgeon as gs
 from numpy.typing import DTypeLike, NDArray
 
 from . import kernels, neurons, snn
-from .cut import cut_model
+from .cut import cut_model, light_of
 from .errors import DataError, UsageError
 from .evaluate import Stateful, evaluate
 from .graph import is_ours
 from .neurons import IFState, MaxPoolCountsState
-from .runtime import Backend
+from .runtime import Backend, Model
 from .snn import TIMESTEPS, Snn, chosen_layers
 
 Array: TypeAlias = NDArray[Any]
@@ -216,19 +216,20 @@ def _advance_pool(node: gs.Node, x: Array, states: States, key: str) -> Array:
 
 
 def folded_runner(
-    model: onnx.ModelProto,
+    model: Model,
     record: Sequence[str] = (),
     threads: int = 0,
     backend: Backend | None = None,
 ) -> Callable[[Feeds, int], Simulation]:
     """The model of a folded file, for any number of steps; its sessions are made once."""
-    ours = [n for n in model.graph.node if n.domain == neurons.DOMAIN]
+    graph = light_of(model).graph
+    ours = [n for n in graph.node if n.domain == neurons.DOMAIN]
     recorded = chosen_layers(
         {n.name: (n.input[0], n.output[0]) for n in ours if n.op_type in neurons.NEURON_OPS},
         record,
     )
     decoded = {n.output[0]: n.input[0] for n in ours if n.op_type == "Decode"}
-    names = [o.name for o in model.graph.output]
+    names = [o.name for o in graph.output]
     wanted = [*decoded.values(), *_both(recorded)]
     rest = [n for n in names if n not in decoded]
     spiking = cut_model(model, (), wanted, threads, backend=backend)
