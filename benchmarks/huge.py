@@ -18,8 +18,8 @@ modes with it, in a process of its own, on two samples (bias: eight):
     check-int8, simulate
 
 Prints seconds and the peak of resident memory above the bare imports as a multiple of the model's
-size; the exit code is 1 if that is above 2.5 in a conversion without verification, or something
-found is not as it has to be.
+size; the exit code is 1 if that is above 2.5 in a conversion, or something found is not as it has
+to be.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import onnx
 from memory import CHANNELS, chain_model, child
 
 MOST_MEMORY = 2.5  # times the model, of a conversion
-LIMITED = ("convert", "int8", "bias", "target", "calibrate")
+LIMITED = ("convert", "verified", "int8", "bias", "target", "calibrate")
 Found = dict[str, Any]
 
 
