@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -161,16 +162,29 @@ def free_gather(work: Freeing, node: gs.Node) -> None:
 def shrink_operands(work: Freeing, node: gs.Node) -> None:
     if _is_plumbing(work, node):
         return
+    for position, tensor in enumerate(node.inputs):  # before axes are compared
+        others = _others(node, position)
+        if is_constant(tensor) and not tensor.is_empty():
+            _exchange(work, node, position, _one_row(work, node, tensor, others))
     for position, tensor in enumerate(node.inputs):
         if is_missing(tensor):
             continue
-        others = [t for k, t in enumerate(node.inputs) if k != position and not is_missing(t)]
+        others = _others(node, position)
         smaller = _unexpanded(work, tensor, others)
-        if smaller is None and is_constant(tensor):
-            smaller = _one_row(work, node, tensor, others) or _collapsed(work, tensor, others)
-        if smaller is not None:
-            node.inputs = [smaller if k == position else t for k, t in enumerate(node.inputs)]
-            work.changed += 1
+        if smaller is None:
+            shrink = _collapsed if is_constant(tensor) else _number
+            smaller = shrink(work, tensor, others)
+        _exchange(work, node, position, smaller)
+
+
+def _others(node: gs.Node, position: int) -> list[gs.Tensor]:
+    return [t for k, t in enumerate(node.inputs) if k != position and not is_missing(t)]
+
+
+def _exchange(work: Freeing, node: gs.Node, position: int, smaller: gs.Tensor | None) -> None:
+    if smaller is not None:
+        node.inputs = [smaller if k == position else t for k, t in enumerate(node.inputs)]
+        work.changed += 1
 
 
 def _is_plumbing(work: Freeing, node: gs.Node) -> bool:
@@ -199,6 +213,22 @@ def _unexpanded(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -
     value = source.attrs.get("value")
     number = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
     return work.builder.constant(f"{tensor.name}_value", number.reshape(()))
+
+
+def _number(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
+    """One number, whatever the batch, that is repeated along axes that other operands have."""
+    numbers = [trial.number(tensor) for trial in work.trials]
+    first = numbers[0]
+    if first is None or any(n is None or not np.array_equal(n, first) for n in numbers):
+        return None
+    for trial in work.trials:
+        shape, rest = trial.shape(tensor), [trial.shape(t) for t in others]
+        known = [s for s in rest if s is not None]
+        if not shape or not known or len(known) < len(rest):
+            return None
+        if not _broadcast_alike((), shape, known):
+            return None
+    return work.builder.constant(f"{tensor.name}_number", first)
 
 
 def _one_row(
@@ -231,9 +261,20 @@ def _collapsed(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) ->
         known = [s for s in shapes if s is not None]
         if len(known) < len(shapes):
             return None
-        if np.broadcast_shapes(kept.shape, *known) != np.broadcast_shapes(values.shape, *known):
+        if not _broadcast_alike(kept.shape, values.shape, known):
             return None
     return work.builder.constant(f"{tensor.name}_once", kept)
+
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+def _broadcast_alike(smaller: Shape, larger: Shape, others: Sequence[Shape]) -> bool:
+    """Whether ``others`` make the same shape with one as with the other."""
+    try:
+        return np.broadcast_shapes(smaller, *others) == np.broadcast_shapes(larger, *others)
+    except ValueError:  # of the fixed batch, where that is another
+        return False
 
 
 def _equal_rows(values: Array) -> bool:

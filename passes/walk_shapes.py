@@ -17,6 +17,7 @@ from na_convert import qonnx
 from na_convert.errors import ModelError
 from na_convert.graph import is_constant, is_missing, is_ours, is_standard
 
+from .repeated import number_of, repeated_number, single
 from .single_node import Array, evaluate_node, node_proto
 
 Shape = tuple[int, ...]
@@ -35,12 +36,14 @@ class Trial:
         size: of every other axis that the model leaves open.
         shapes: None or missing where a shape could not be inferred.
         values: of tensors that are computed from shapes and constants alone.
+        numbers: of such tensors that are one number, repeated (`repeated`).
     """
 
     batch: int
     size: int = 64
     shapes: dict[str, Shape | None] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
+    numbers: dict[str, Array] = field(default_factory=dict)
 
     def shape(self, tensor: gs.Tensor) -> Shape | None:
         if is_constant(tensor):
@@ -51,6 +54,10 @@ class Trial:
         if is_constant(tensor):
             return np.asarray(tensor.values) if _elements(tensor) <= _SMALL else None
         return self.values.get(tensor.name)
+
+    def number(self, tensor: gs.Tensor) -> Array | None:
+        """The number that ``tensor`` repeats; None if it is not known to."""
+        return number_of(tensor, self.numbers)
 
 
 Visit = Callable[[gs.Node], object]
@@ -136,6 +143,9 @@ def _infer(node: gs.Node, trials: Sequence[Trial], types: dict[str, int], opset:
     for trial in trials:
         if _follow_values(node, trial, types, opset):
             continue
+        number = repeated_number(node, trial.numbers, opset)
+        if number is not None:
+            trial.numbers[node.outputs[0].name] = number
         if is_ours(node) or qonnx.is_qonnx(node.domain, node.op):
             trial.shapes[node.outputs[0].name] = trial.shape(node.inputs[0])
             continue
@@ -181,6 +191,9 @@ def _keep(trial: Trial, types: dict[str, int], tensor: gs.Tensor, value: Array) 
     types[tensor.name] = int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
     if value.size <= _PLUMBING:
         trial.values[tensor.name] = value
+        number = single(value)
+        if number is not None:
+            trial.numbers[tensor.name] = number
 
 
 def _too_many(node: gs.Node, values: Iterable[Array | None]) -> bool:
