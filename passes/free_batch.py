@@ -16,6 +16,7 @@ followed at two batch sizes (`walk_shapes`). Cases, each with its test:
   itself; elsewhere its batch is read from the network's input
 * a constant with one equal row per sample: one row; in ``Concat``: expanded to the batch
 * a constant operand that repeats itself along axes that other operands have (``full_like``): once
+* an operand that is computed of such, and one number in every place (`repeated`): that number
 * ``Resize`` to fixed sizes that include the batch: scales, or the batch of its own input
 * ``Gather`` of constant places out of all samples at once (``as_strided``): out of each sample;
   refused where it picks some samples
