@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 import na_convert
-from na_convert import bisection, whole_files
+from na_convert import bisection, model_writing, whole_files
 from na_convert.errors import UsageError
+from na_convert.graph import Parts
 from na_convert.whole_files import PREFIX, atomic_file, atomic_folder, write_atomically
 
 from . import build
@@ -240,14 +240,16 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_bisection_in_progress_survives_what_is_written_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = onnx.save
+    save = model_writing.save
 
-    def meanwhile(model: onnx.ModelProto, path: Path) -> None:
-        save(model, path)
+    def meanwhile(model: Parts, path: Path) -> tuple[int, str]:
+        found = save(model, path)
         write_atomically(tmp_path / "other.onnx", b"whole")
+        return found
 
-    monkeypatch.setattr(bisection.onnx, "save", meanwhile)
-    part = bisection._Part(build.low_bit_ann(), {"x": build.images(1)}, frozenset(), 1)
+    monkeypatch.setattr(bisection.model_writing, "save", meanwhile)
+    model = Parts(build.low_bit_ann(), {})
+    part = bisection._Part(model, {"x": build.images(1)}, frozenset(), 1)
     bisection._write(tmp_path / "parts", part, part, 0)
     found = sorted(p.name for p in (tmp_path / "parts").iterdir())
     assert found == ["ann.npz", "ann.onnx", "snn.npz", "snn.onnx"]
