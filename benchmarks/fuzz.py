@@ -281,7 +281,12 @@ def verdict_of(case: Case, folder: Path) -> str:
     if code == 0:
         return "converted, or run" if not lines else f"! said {lines[0][:200]}"
     errors = [line for line in lines if line.startswith("error: ")]
-    if code not in (1, 2) or len(errors) != 1 or "unexpected" in errors[0] or "Trace" in lines[0]:
+    if (
+        code not in (1, 2)
+        or len(errors) != 1
+        or errors[0].startswith("error: unexpected ")
+        or "Trace" in lines[0]
+    ):
         return f"! exit code {code}: {(errors or lines or [''])[-1][:300]}"
     if "defect of na-convert" in errors[0] or case.valid:
         return f"! {errors[0][:300]}"
@@ -313,7 +318,7 @@ class TimeIsUp(Exception):
 def fuzz(
     minutes: float, keep: Path | None, start: int, kinds: list[str]
 ) -> dict[str, Counter[str]]:
-    """Verdicts by kind, after ``minutes``."""
+    """Verdicts by kind, after ``minutes``, or once it is interrupted."""
     counted: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as there:
@@ -341,7 +346,7 @@ def fuzz(
                     shutil.copytree(folder, keep / f"{total}-{kind.replace(' ', '-')}")
             shutil.rmtree(folder)
 
-        with suppress(TimeIsUp):
+        with suppress(TimeIsUp, KeyboardInterrupt):
             one()
     return counted
 
