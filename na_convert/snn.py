@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -137,7 +137,19 @@ def require_form(metadata_props: Mapping[str, str], form: str) -> None:
         )
 
 
+_ENTRIES = {each.name for each in fields(Neuron)}
+_NEEDED = {each.name for each in fields(Neuron) if each.default is MISSING}
+
+
 def neurons_from(metadata_props: dict[str, str]) -> tuple[Neuron, ...]:
     """The neuron layers stored by `metadata`."""
     entries = json.loads(metadata_props[NEURONS])
+    for entry in entries:
+        odd = (set(entry) - _ENTRIES) | (_NEEDED - set(entry))
+        if odd:
+            raise ModelError(
+                "the SNN's description is damaged: entries of a neuron layer are unknown, or "
+                f"missing: {', '.join(map(repr, sorted(odd)))}",
+                remedy="convert the ANN again",
+            )
     return tuple(Neuron(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)

@@ -140,6 +140,7 @@ def test_each_field_of_a_neuron_layer(files: dict[str, onnx.ModelProto], value: 
         ("threshold", "high", "threshold of 'Mul_4' is no number"),
         ("current_scale", None, "current_scale of 'Mul_4' is no number"),
         ("levels", 0, "0 levels"),
+        ("thr-shold", 1.0, "entries of a neuron layer are unknown, or missing: 'thr-shold'"),
     ],
 )
 def test_what_is_wrong_is_named(
