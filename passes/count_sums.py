@@ -85,14 +85,6 @@ class Reading:
     refused: tuple[Refusal, ...]
 
 
-def read(network: Snn, timesteps: int) -> Reading:
-    """Read every neuron's current in ``network``; counts reach at most ``timesteps``."""
-    reader = Reader(network, timesteps)
-    for node in network.graph.nodes:
-        reader.visit(node)
-    return reader.reading()
-
-
 class Reader:
     """Reads a network node by node.
 

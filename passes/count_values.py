@@ -66,7 +66,7 @@ Value: TypeAlias = Counts | Sum
 
 
 class NoIntegerForm(Exception):
-    """Raised at a node that integers cannot do; `count_sums.read` refuses it by name."""
+    """Raised at a node that integers cannot do; `count_sums.Reader` refuses it by name."""
 
     def __init__(self, reason: str, remedy: str = FOLDED) -> None:
         super().__init__(reason)

@@ -52,6 +52,14 @@ def worth(total: Sum, values: dict[str, np.ndarray]) -> np.ndarray:
     return made if total.pool is None else pooled(total.pool, made)
 
 
+def read(made: Snn) -> Reading:
+    """All of a network."""
+    reader = count_sums.Reader(made, T)
+    for node in made.graph.nodes:
+        reader.visit(node)
+    return reader.reading()
+
+
 def compared(made: Snn, reading: Reading) -> int:
     """How many currents are those of the float network in one step of random spikes."""
     rng, nodes = np.random.default_rng(0), {n.name: n for n in neuron_nodes(made.graph)}
@@ -207,7 +215,7 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", READ)
 def test_what_is_read_is_what_the_network_computes(name: str) -> None:
     made = snn(*READ[name])
-    reading = count_sums.read(made, T)
+    reading = read(made)
     assert reading.refused == ()
     assert compared(made, reading) == 2
 
@@ -215,7 +223,7 @@ def test_what_is_read_is_what_the_network_computes(name: str) -> None:
 @pytest.mark.parametrize("name", READ)
 def test_a_walk_finds_the_same_and_lets_sums_go(name: str) -> None:
     made = snn(*READ[name])
-    reading, reader = count_sums.read(made, T), count_sums.Reader(made, T)
+    reading, reader = read(made), count_sums.Reader(made, T)
     found, held = [], []
     for item in reader.walk():
         found.append(item if isinstance(item, Move) else item[0])
@@ -476,7 +484,7 @@ def test_a_computed_shape_is_read_from_what_the_file_declares(size: str) -> None
     )  # fmt: skip
     weights = {"w1": (4, 3, 3, 3), "w2": (256, 6), "wy": (6, 5), "rest": np.array([-1])}
     made = spiking.network(body, weights, outputs=f"float[N,{size}] y, float[N,K] z")
-    reading = count_sums.read(made, T)
+    reading = read(made)
     assert reading.refused == ()
     assert compared(made, reading) == 2
     found = quantise_weights.run(made, T).network
