@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -12,7 +11,7 @@ from na_convert.graph import is_constant, is_missing, is_standard, label, produc
 
 from .freeing import Freeing, with_batch_of, with_network_batch
 from .single_node import Array
-from .walk_shapes import batch_axis, has_open_sizes
+from .walk_shapes import Shape, batch_axis, has_open_sizes
 
 
 def name_squeezed_axes(work: Freeing, node: gs.Node) -> None:
@@ -194,13 +193,11 @@ def _is_plumbing(work: Freeing, node: gs.Node) -> bool:
 
 
 def _unexpanded(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
-    """The constant behind an Expand or ConstantOfShape that broadcasting does anyway."""
+    """The constant behind an Expand that broadcasting does anyway."""
     source = producer(tensor)
-    if source is None or not is_standard(source, "Expand", "ConstantOfShape"):
+    if source is None or not is_standard(source, "Expand") or not is_constant(source.inputs[0]):
         return None
-    if source.op == "Expand" and not is_constant(source.inputs[0]):
-        return None
-    own = tuple(source.inputs[0].shape) if source.op == "Expand" else ()
+    own = tuple(source.inputs[0].shape)
     for trial in work.trials:
         shape = trial.shape(tensor)
         rest = [trial.shape(t) for t in others]
@@ -208,11 +205,8 @@ def _unexpanded(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -
             return None
         if np.broadcast_shapes(own, *rest) != np.broadcast_shapes(shape, *rest):  # type: ignore[arg-type]
             return None
-    if source.op == "Expand":
-        return source.inputs[0]
-    value = source.attrs.get("value")
-    number = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
-    return work.builder.constant(f"{tensor.name}_value", number.reshape(()))
+    constant: gs.Tensor = source.inputs[0]
+    return constant
 
 
 def _number(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) -> gs.Tensor | None:
@@ -264,9 +258,6 @@ def _collapsed(work: Freeing, tensor: gs.Tensor, others: Sequence[gs.Tensor]) ->
         if not _broadcast_alike(kept.shape, values.shape, known):
             return None
     return work.builder.constant(f"{tensor.name}_once", kept)
-
-
-Shape: TypeAlias = tuple[int, ...]
 
 
 def _broadcast_alike(smaller: Shape, larger: Shape, others: Sequence[Shape]) -> bool:

@@ -22,14 +22,14 @@ from na_convert.graph import is_constant, is_missing, is_standard
 from .single_node import Array, evaluate_node
 
 _KEEPING = ("Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_SMALL = 4096  # elements of a constant that may be one number, repeated
+SMALL = 4096  # elements; constants up to here may say something about shapes
 
 
 def number_of(tensor: gs.Tensor, known: Mapping[str, Array]) -> Array | None:
     """The number that ``tensor`` repeats, as an array of no axes; None if it is not known to."""
     if not is_constant(tensor):
         return known.get(tensor.name)
-    if not 1 <= int(np.prod(tensor.shape)) <= _SMALL:
+    if not 1 <= int(np.prod(tensor.shape)) <= SMALL:
         return None
     return single(np.asarray(tensor.values))
 

@@ -17,12 +17,11 @@ from na_convert import qonnx
 from na_convert.errors import ModelError
 from na_convert.graph import is_constant, is_missing, is_ours, is_standard
 
-from .repeated import number_of, repeated_number, single
+from .repeated import SMALL, number_of, repeated_number, single
 from .single_node import Array, evaluate_node, node_proto
 
 Shape = tuple[int, ...]
 
-_SMALL = 4096  # elements; constants up to here may say something about shapes
 _PLUMBING = 1024  # elements; computed values up to here are followed
 _FLOAT = onnx.TensorProto.FLOAT
 
@@ -52,7 +51,7 @@ class Trial:
 
     def value(self, tensor: gs.Tensor) -> Array | None:
         if is_constant(tensor):
-            return np.asarray(tensor.values) if _elements(tensor) <= _SMALL else None
+            return np.asarray(tensor.values) if _elements(tensor) <= SMALL else None
         return self.values.get(tensor.name)
 
     def number(self, tensor: gs.Tensor) -> Array | None:
