@@ -50,9 +50,7 @@ FILES = (*sorted((ROOT / "passes").glob("*.py")), ROOT / "na_convert" / "neurons
 OF_ALL_MODULES = "tests/test_conventions.py::"
 HANGS = 60  # seconds of processor time of one test
 MOST_TESTS = 150  # of one mutant
-FIRST_TESTS = (
-    12  # of these, in a process of their own: most mutants need no more, and collecting is slow
-)
+FIRST_TESTS = 12  # in a process of their own: most mutants need no more, and collecting is slow
 _NOT_IMPORTED, _NOT_FOUND = 2, 4  # pytest's exit codes
 _VERDICTS = {0: "survived", 1: "killed", _NOT_IMPORTED: "killed"}  # others are our fault
 _BROKEN = 99

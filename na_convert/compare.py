@@ -157,14 +157,12 @@ def _rounding(stages: Stages, samples: Samples, replayed: Replay) -> Rounding:
     name, carried = stages.output, stages.network.carried
     before = runner(stages.ann, carried, (), [name])
     after = runner(as_ann(stages.network), carried, (), [name])
-    size = batch_size(stages.layers, copies=4)
+    size, sigmoid = batch_size(stages.layers, copies=4), is_probability(stages.ann)
     counted = None
     for start in range(0, len(samples), size):
         feeds = rows(samples.feeds, start, size)
         labels = None if samples.labels is None else samples.labels[start : start + size]
-        part = count_outputs(
-            0, before(feeds)[name], after(feeds)[name], labels, sigmoid=is_probability(stages.ann)
-        )
+        part = count_outputs(0, before(feeds)[name], after(feeds)[name], labels, sigmoid=sigmoid)
         counted = part if counted is None else counted.merged(part)
     assert counted is not None
     found = counted.result()

@@ -38,7 +38,6 @@ from .passes import unit_spikes as unit_spikes_pass
 from .reading import Data, Labels, Progress, model_info, samples_for, silent
 from .results import Equivalence, Exactness, ModelInfo, OutputInfo, PassReport, Result
 from .rungs import failure
-from .running import form_name
 from .snn import Snn
 from .tuning import Written, tune
 
@@ -299,14 +298,13 @@ def _verified(
     progress: Callable[[float], None],
 ) -> Equivalence:
     steps = range(1, made.snn.timesteps + 1)
-    if form_name(made.parts) == forms.folded.FORM:
+    if made.int8 is None:
         found = measure(
             converted.ann, converted.staircase_ann, made.snn, made.parts, samples,
             timesteps=steps, unrounded=made.unrounded, progress=progress,
         )  # fmt: skip
     else:
-        verify = measure if made.int8 is None else integer_check.prove_and_measure
-        found = verify(
+        found = integer_check.prove_and_measure(
             converted.ann, converted.staircase_ann, made.snn, made.parts.whole(), samples,
             timesteps=steps, unrounded=made.unrounded, progress=progress,
         )  # fmt: skip
